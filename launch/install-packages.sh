@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that kosweep needs and that are not there yet.
+# Usage: launch/install-packages.sh [tests]   "tests" adds what only the tests need.
+set -euo pipefail
+packages=(gcc make cmake pkg-config libc6-dev libopenmpi-dev openmpi-bin libhdf5-dev libcjson-dev libgsl-dev libpcre2-dev libutf8proc-dev)
+if [ "${1:-}" = tests ]; then
+    packages+=(libcmocka-dev python3 python3-numpy python3-h5py hdf5-tools shellcheck)
+fi
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+echo "installing: ${missing[*]}" >&2
+sudo=
+[ "$(id -u)" -eq 0 ] || sudo=sudo
+$sudo apt-get update -qq
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null

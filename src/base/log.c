@@ -1,0 +1,65 @@
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+static int max_level = KS_LOG_INFO;
+static int log_rank = -1;
+static int progress_shown = 0;
+
+void ks_log_set_level(int level)
+{
+    max_level = level;
+}
+
+void ks_log_set_rank(int rank)
+{
+    log_rank = rank;
+}
+
+static void clear_progress(void)
+{
+    if (progress_shown) fputs("\r\033[K", stderr);
+    progress_shown = 0;
+}
+
+void ks_log(int level, const char *format, ...)
+{
+    static const char *const prefix[] = {"error: ", "warning: ", "", ""};
+    if (level > max_level || (log_rank > 0 && level > KS_LOG_WARN)) return;
+
+    /* One write per line, so that lines of different ranks do not mix. */
+    char line[4096];
+    int n = log_rank > 0 ? snprintf(line, sizeof line, "[rank %d] ", log_rank) : 0;
+    n += snprintf(line + n, sizeof line - (size_t)n, "kosweep: %s", prefix[level]);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line + n, sizeof line - (size_t)n, format, args);
+    va_end(args);
+    clear_progress();
+    fprintf(stderr, "%s\n", line);
+}
+
+void ks_log_progress(const char *format, ...)
+{
+    if (max_level < KS_LOG_INFO || log_rank > 0 || !isatty(STDERR_FILENO)) return;
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    clear_progress();
+    if (!line[0]) return;
+    fprintf(stderr, "\r%s", line);
+    fflush(stderr);
+    progress_shown = 1;
+}
+
+double ks_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
