@@ -1,0 +1,176 @@
+/* backend.h - the operations that the engine is made of, as one table per backend.
+ *
+ * The CPU backend (cpu/) defines what each operation means; every other backend is held against it.
+ * Letters: L layers, D hidden, H query heads, G key/value heads, E head dim, F feed-forward, V vocabulary, T tokens of a
+ * sample, R rows. A *state* row belongs to the trunk (one row per token of a sample); an *effect* row holds
+ * branch - trunk at one token, exactly to fp32 relative to itself.
+ *
+ * Memory: `float *` arguments are device arrays from `alloc`, dense and row-major unless a leading dimension is given.
+ * Index arrays, items and results of measures are host memory. Weights are provider memory (model/weights.h).
+ * Every function returns KS_OK or KS_EMACHINE. A row's result does not depend on what else is in the batch. */
+#ifndef KS_COMPUTE_BACKEND_H
+#define KS_COMPUTE_BACKEND_H
+
+#include "base/dtype.h"
+#include "model/model.h"
+#include "sweep/cell.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct ks_device ks_device; /* one device (or one pool of CPU threads) and its scratch; each backend has its own */
+
+typedef struct ks_device_options {
+    int threads;     /* CPU threads, >= 1 */
+    const char *isa; /* CPU: "generic", "avx2", "avx512"; NULL: KS_CPU_ISA from the environment, else the best there is */
+} ks_device_options;
+
+/* How the operand X of a product is treated. */
+enum {
+    KS_GRADE_FULL, /* fp32 grade: states always, effects with `precision: full` */
+    KS_GRADE_FAST, /* X rounded to bf16 (nearest even) first: effects with `precision: fast` */
+};
+
+/* What norms of states leave for norms of effects. */
+typedef struct ks_norm_tape {
+    float *mean;    /* [R]; layer norm only, else NULL */
+    float *inv_rms; /* [R] 1/sqrt(mean(x^2) + eps), layer norm: of the centred x */
+} ks_norm_tape;
+
+typedef struct ks_norm {
+    int kind; /* KS_NORM_RMS, KS_NORM_LAYER */
+    float eps;
+    const float *weight; /* [D] host; Gemma's 1 + w is already in it */
+    const float *bias;   /* [D] or NULL; drops out of effects */
+} ks_norm;
+
+/* One sample of the trunk for attention. Rows row0 .. row0 + T - 1 of q, k, v, out are its positions 0 .. T - 1. */
+typedef struct ks_attention_item {
+    int64_t row0;
+    int32_t T;
+    int64_t logp; /* offset in floats of this sample's block [H, T, KS_PADDED(T)] in logp */
+} ks_attention_item;
+#define KS_PADDED(T) (((int64_t)(T) + 15) / 16 * 16)
+
+/* Edges that an intervention acts on, for one sample, in all of its rows: keys of query q are key[start[q] .. start[q+1]-1],
+ * ascending, without repeats. Edges that are not visible (causality, sliding window) are ignored. */
+typedef struct ks_edges {
+    int32_t *start; /* [T + 1] */
+    int32_t *key;
+} ks_edges;
+
+/* One branch for attention of effects. */
+typedef struct ks_branch_item {
+    ks_attention_item trunk;
+    /* Input positions (ascending): where the branch's state, hence dk and dv, differs from the trunk. */
+    const int32_t *in_pos; /* [n_in] */
+    int32_t n_in;
+    int64_t in_row; /* dk, dv rows in_row + i belong to in_pos[i] */
+    /* Output positions (ascending): where the attention output is wanted. */
+    const int32_t *out_pos; /* [n_out] */
+    int32_t n_out;
+    int64_t out_row; /* da row out_row + i belongs to out_pos[i] */
+    int64_t q_row;   /* dq rows from q_row on belong to the output positions that are input positions too, in order; others have dq = 0 */
+    /* Intervention in this layer. */
+    const ks_edges *edges; /* NULL: none */
+    int kind;              /* KS_KNOCKOUT, KS_SCALE, KS_SET (input/config.h) */
+    double value;          /* f or v */
+    const uint8_t *heads;  /* [H] 1 = acts in this head; NULL: all */
+} ks_branch_item;
+
+/* What a layer's attention is, for states and effects. */
+typedef struct ks_attention {
+    int32_t H, G, E;
+    int32_t window; /* sliding window W: key k visible to query q iff q - W < k <= q; 0: iff k <= q */
+    float scale;    /* of q.k */
+} ks_attention;
+
+/* Facts about one row of baseline logits. */
+typedef struct ks_baseline_row {
+    double lse;     /* log sum exp of the logits */
+    double entropy; /* nats */
+    int32_t top_ids[KS_TOP_K];
+    double top_p[KS_TOP_K];
+    bool finite; /* all logits finite */
+} ks_baseline_row;
+
+/* One row of logit changes to measure against its baseline row. */
+typedef struct ks_measure_item {
+    int64_t base_row; /* row of logits */
+    int32_t next;     /* id of the text's own next token, -1: none */
+    bool full;        /* false: only kl, p_next, dlogit_next are wanted */
+} ks_measure_item;
+
+typedef struct ks_measure {
+    ks_cell cell; /* status: KS_CELL_DONE or KS_CELL_NOT_FINITE (values NaN) */
+    double p_next, dlogit_next;
+} ks_measure;
+
+typedef struct ks_backend {
+    const char *name;
+    int (*open)(ks_device **out, const ks_device_options *options);
+    void (*close)(ks_device *dev);
+    const char *(*describe)(const ks_device *dev); /* for /provenance: device, instruction set */
+
+    int (*alloc)(ks_device *dev, float **out, size_t n); /* not initialised */
+    void (*free)(ks_device *dev, float *p);
+    int (*zero)(ks_device *dev, float *p, size_t n);
+    int (*copy)(ks_device *dev, float *dst, const float *src, size_t n);
+    int (*download)(ks_device *dev, float *host, const float *src, size_t n);
+    int (*upload)(ks_device *dev, float *dst, const float *host, size_t n);
+
+    /* y[r] = embedding[ids[r]] * scale, [R, D]. */
+    int (*embed)(ks_device *dev, float *y, const ks_tensor *embedding, const int32_t *ids, size_t R, float scale);
+
+    /* y [M, N] with leading dimension ldy = x [M, K] * w [N, K]^T (+ bias [N], host, NULL: none); accumulate: y += that.
+     * Defined order of sums: cpu/isa/gemm.h. */
+    int (*linear)(ks_device *dev, float *y, size_t ldy, const float *x, size_t ldx, const ks_tensor *w, const float *bias, size_t M,
+                  bool accumulate, int grade);
+
+    /* y[i] = norm(x[rows[i]]) (rows NULL: i), keeps tape[rows[i]] when tape is not NULL. x [.., D], y [n, D]. */
+    int (*norm)(ks_device *dev, float *y, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D, const ks_norm *p);
+    /* dy[i] = norm(x[x_rows[i]] + d[d_rows[i]]) - norm(x[x_rows[i]]), by exact algebra. dy [n, D]. */
+    int (*norm_diff)(ks_device *dev, float *dy, const float *d, const int64_t *d_rows, const float *x, const ks_norm_tape *tape,
+                     const int64_t *x_rows, size_t n, size_t D, const ks_norm *p);
+
+    /* Rotates in place the first `dim` of each head's E values, pairs (i, i + dim/2), row r at angle row table_rows[r] of cos, sin
+     * [.., dim/2] (host). Linear, so the same for states and effects. x [n, heads * E]. */
+    int (*rope)(ks_device *dev, float *x, size_t n, size_t heads, size_t E, size_t dim, const float *cos_t, const float *sin_t,
+                const int64_t *table_rows);
+
+    /* Attention of states: out [rows, H*E] and log weights logp (-inf where not visible, and in the padding). */
+    int (*attention)(ks_device *dev, float *out, float *logp, const float *q, const float *k, const float *v,
+                     const ks_attention_item *items, size_t n, const ks_attention *p);
+    /* Attention of effects beside the trunk's q, k, v, logp: da [.., H*E]. */
+    int (*attention_diff)(ks_device *dev, float *da, const float *dq, const float *dk, const float *dv, const float *q, const float *k,
+                          const float *v, const float *logp, const ks_branch_item *items, size_t n, const ks_attention *p);
+    /* Mean baseline weight of each head over the n given (query, key) pairs of one sample; a pair that is not visible counts 0.
+     * strength [H] host. */
+    int (*edge_weights)(ks_device *dev, double *strength, const float *logp, const ks_attention_item *item, const int32_t *query,
+                        const int32_t *key, size_t n, const ks_attention *p);
+
+    /* a[r] = act(g[r]) * u[r]; without gate (g NULL): act(u[r]). [n, F]. a may be u. act: KS_ACT_* (model/arch.h). */
+    int (*activate)(ks_device *dev, float *a, const float *g, const float *u, size_t n, size_t F, int act);
+    /* da[r] = the change of that when g, u (rows x_rows[r] of the trunk) change by dg[r], du[r]. da may be du. */
+    int (*activate_diff)(ks_device *dev, float *da, const float *dg, const float *du, const float *g, const float *u,
+                         const int64_t *x_rows, size_t n, size_t F, int act);
+
+    /* y[i] = x[rows[i]]; and x[rows[i]] += y[i]. [n, D]. */
+    int (*gather)(ks_device *dev, float *y, const float *x, const int64_t *rows, size_t n, size_t D);
+    int (*scatter_add)(ks_device *dev, float *x, const float *y, const int64_t *rows, size_t n, size_t D);
+    /* d[d_rows[i]] = bf16(x[x_rows[i]] + d[d_rows[i]]) - x[x_rows[i]]: the floor's rounding of the residual stream. */
+    int (*round_diff)(ks_device *dev, float *d, const int64_t *d_rows, const float *x, const int64_t *x_rows, size_t n, size_t D);
+
+    /* Facts of n rows of logits [n, V]; out [n] host. */
+    int (*baseline)(ks_device *dev, ks_baseline_row *out, const float *logits, size_t n, size_t V);
+    /* Measures of n rows of logit changes e [n, V] against logits [.., V] with their facts base [..] (by base_row); out [n] host.
+     * Formulas: docs/method.md; from log-softmax in double, without cancellation. */
+    int (*measure)(ks_device *dev, ks_measure *out, const float *e, const float *logits, const ks_baseline_row *base,
+                   const ks_measure_item *items, size_t n, size_t V);
+} ks_backend;
+
+/* "auto", "cpu", "cuda"; KS_EUSAGE for another name, KS_EMACHINE with a reason when the backend is not there. */
+int ks_backend_find(const ks_backend **out, const char *name);
+
+#endif
