@@ -116,6 +116,7 @@ int ks_json_known_keys(const cJSON *obj, const char *const *keys, int code, cons
 {
     if (!cJSON_IsObject(obj)) return ks_error(code, "%s: expected an object, found %s", where, ks_json_kind(obj));
     for (const cJSON *item = obj->child; item; item = item->next) {
+        if (item->string[0] == '_') continue;
         size_t i = 0;
         while (keys[i] && strcmp(keys[i], item->string)) i++;
         if (keys[i]) continue;

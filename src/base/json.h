@@ -18,7 +18,7 @@ int ks_json_parse(cJSON **out, const char *text, size_t bytes, const char *name)
 const char *ks_json_kind(const cJSON *v);
 
 /* Fails (code) where obj has a key that is not in keys (NULL-terminated), naming it and the nearest known one.
- * `where` begins the message, for example "sweep.json: sweeps[2]". */
+ * Keys that begin with "_" are comments. `where` begins the message, for example "sweep.json: sweeps[2]". */
 int ks_json_known_keys(const cJSON *obj, const char *const *keys, int code, const char *where);
 
 /* Typed members. A missing or null key leaves *out as it is (the default) unless required. Wrong types and ranges fail with `code`. */

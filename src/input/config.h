@@ -19,6 +19,8 @@ enum { KS_MARKER_FIRST_TOKEN, KS_MARKER_SPAN };
 enum { KS_PRECISION_FULL, KS_PRECISION_FAST };
 enum { KS_BACKEND_AUTO, KS_BACKEND_CPU, KS_BACKEND_CUDA };
 
+enum { KS_DEFAULT_RADIUS = 5, KS_MAX_RADIUS = 4096, KS_MAX_THREADS = 4096, KS_MAX_RANKS = 1 << 20 };
+
 /* The words of those values, indexed by them, NULL-terminated: "knockout", "marker-targets", "last", "full" ... */
 extern const char *const ks_kind_names[], *const ks_edges_names[], *const ks_positions_names[];
 extern const char *const ks_special_names[], *const ks_marker_names[], *const ks_precision_names[], *const ks_backend_names[];
@@ -98,6 +100,7 @@ int ks_sweep_check_heads(const ks_sweep *s, int32_t H);
 
 /* The pieces below are shared with the command line (options.c); `where` begins every message. */
 void ks_sweep_clear(ks_sweep *s);
+void ks_model_ref_clear(ks_model_ref *m);
 /* *out = the index of `word` in names; the message names the nearest. */
 int ks_config_word(const char *where, const char *word, const char *const *names, int *out);
 /* Bytes: "1500000", "2G", "512M", "64K" (powers of 1024). */
@@ -108,7 +111,9 @@ int ks_config_set_output(ks_config *c, const char *path);
 char *ks_config_model_name(const char *path_or_id);
 /* Letters, digits and _ . + - only, and not "." or "..": `what` names the thing in the message. */
 int ks_config_check_name(const char *where, const char *what, const char *name);
-/* Values and heads of a sweep in their canonical order, and their limits checked. */
+/* "name" or "organisation/name". */
+int ks_config_check_id(const char *where, const char *id);
+/* A sweep's values and heads checked and brought into their canonical order; its default name where it has none. */
 int ks_sweep_finish(ks_sweep *s, const char *where);
 
 #endif

@@ -39,6 +39,10 @@ int ks_corpus_load(ks_corpus **out, const char *path);
 /* The same from memory; `path` is the name in messages. */
 int ks_corpus_parse(ks_corpus **out, const char *data, size_t bytes, const char *path);
 
+/* Byte offsets of a valid UTF-8 text's characters: a new array of *n + 1, the last one is `bytes`. NULL with the error text set when
+ * memory ends. Free with free(). */
+size_t *ks_char_offsets(const char *text, size_t bytes, size_t *n);
+
 /* NULL is allowed. */
 void ks_corpus_free(ks_corpus *c);
 
