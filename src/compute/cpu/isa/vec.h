@@ -1,0 +1,157 @@
+/* vec.h - vectors of this compilation's width and the few operations that C does not have for them.
+ *
+ * ks_vf is 16, 8 or 4 floats, ks_vi as many int32, ks_vd and ks_vl half as many doubles and int64. + - * / comparisons and ?: are
+ * gcc's own. Which width it is never shows in results: lanes are independent, and sums have a fixed order (ks_sum16). */
+#ifndef KS_COMPUTE_CPU_ISA_VEC_H
+#define KS_COMPUTE_CPU_ISA_VEC_H
+
+#include "compute/cpu/isa/isa.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define KS_LANES 16
+#elif defined(__AVX2__)
+#define KS_LANES 8
+#else
+#define KS_LANES 4
+#endif
+
+typedef float ks_vf __attribute__((vector_size(4 * KS_LANES)));
+typedef int32_t ks_vi __attribute__((vector_size(4 * KS_LANES)));
+typedef double ks_vd __attribute__((vector_size(4 * KS_LANES)));
+typedef int64_t ks_vl __attribute__((vector_size(4 * KS_LANES)));
+
+KS_INLINE ks_vf ks_splat(float x)
+{
+    return x - (ks_vf){0};
+}
+
+KS_INLINE ks_vd ks_splatd(double x)
+{
+    return x - (ks_vd){0};
+}
+
+KS_INLINE ks_vf ks_load(const float *p)
+{
+    ks_vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+KS_INLINE void ks_store(float *p, ks_vf v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+KS_INLINE ks_vd ks_loadd(const double *p)
+{
+    ks_vd v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+KS_INLINE void ks_stored(double *p, ks_vd v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+/* The first n < KS_LANES floats at p, the other lanes `rest`. */
+KS_INLINE ks_vf ks_load_n(const float *p, size_t n, float rest)
+{
+    ks_vf v = ks_splat(rest);
+    memcpy(&v, p, n * sizeof *p);
+    return v;
+}
+
+KS_INLINE void ks_store_n(float *p, size_t n, ks_vf v)
+{
+    memcpy(p, &v, n * sizeof *p);
+}
+
+KS_INLINE ks_vd ks_loadd_n(const double *p, size_t n, double rest)
+{
+    ks_vd v = ks_splatd(rest);
+    memcpy(&v, p, n * sizeof *p);
+    return v;
+}
+
+KS_INLINE void ks_stored_n(double *p, size_t n, ks_vd v)
+{
+    memcpy(p, &v, n * sizeof *p);
+}
+
+/* a * b + c with one rounding. */
+KS_INLINE ks_vf ks_fma(ks_vf a, ks_vf b, ks_vf c)
+{
+#if defined(__AVX512F__)
+    return (ks_vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+    return (ks_vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    for (int i = 0; i < KS_LANES; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
+KS_INLINE ks_vd ks_fmad(ks_vd a, ks_vd b, ks_vd c)
+{
+#if defined(__AVX512F__)
+    return (ks_vd)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__)
+    return (ks_vd)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    for (int i = 0; i < KS_LANES / 2; i++) c[i] = __builtin_fma(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
+/* mask (all ones or 0 in each lane, as comparisons give it) ? a : b */
+KS_INLINE ks_vf ks_sel(ks_vi mask, ks_vf a, ks_vf b)
+{
+    return (ks_vf)((mask & (ks_vi)a) | (~mask & (ks_vi)b));
+}
+
+KS_INLINE ks_vd ks_seld(ks_vl mask, ks_vd a, ks_vd b)
+{
+    return (ks_vd)((mask & (ks_vl)a) | (~mask & (ks_vl)b));
+}
+
+/* Sixteen partial sums: element i of a row goes to lane i % 16. The order is the same at every width. */
+typedef struct ks_sum16 {
+    ks_vf v[16 / KS_LANES];
+} ks_sum16;
+
+/* (lane i + lane i+8), then +4, +2, +1. */
+KS_INLINE float ks_sum16_total(const ks_sum16 *s)
+{
+    float x[16];
+    memcpy(x, s, sizeof x);
+    for (int h = 8; h > 0; h /= 2) {
+        for (int i = 0; i < h; i++) x[i] += x[i + h];
+    }
+    return x[0];
+}
+
+/* The same for doubles. */
+typedef struct ks_sum16d {
+    ks_vd v[32 / KS_LANES];
+} ks_sum16d;
+
+KS_INLINE double ks_sum16d_total(const ks_sum16d *s)
+{
+    double x[16];
+    memcpy(x, s, sizeof x);
+    for (int h = 8; h > 0; h /= 2) {
+        for (int i = 0; i < h; i++) x[i] += x[i + h];
+    }
+    return x[0];
+}
+
+#endif
