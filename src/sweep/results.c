@@ -1,0 +1,616 @@
+/* The file lives in HDF5's memory driver and every array beside it in plain memory; a flush copies arrays into the file image and the
+ * image to the disk. HDF5 itself thus never meets a full disk, after which it can neither close a file nor let the program end. */
+#define _GNU_SOURCE
+#include "sweep/results.h"
+#include "sweep/results_h5.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Arrays of a sweep in the order of sweep_arrays; those from KL_POSITIONS on only with positions: all. */
+enum {
+    KL,
+    KL_REVERSE,
+    JS,
+    TV,
+    P_TOP,
+    DLOGIT_TOP,
+    TOP_CHANGED,
+    STATUS,
+    TOP_IDS,
+    TOP_P_BASELINE,
+    TOP_P_ABLATED,
+    EDGES_REMOVED,
+    KL_POSITIONS,
+    P_NEXT_POSITIONS,
+    DLOGIT_NEXT_POSITIONS,
+    N_SWEEP_ARRAYS
+};
+#define CELL_AXES "factor window head sample"
+static const ks_h5_spec sweep_arrays[N_SWEEP_ARRAYS] = {
+    [KL] = {"kl", KS_F64, CELL_AXES, "nats"},
+    [KL_REVERSE] = {"kl_reverse", KS_F64, CELL_AXES, "nats"},
+    [JS] = {"js", KS_F64, CELL_AXES, "nats"},
+    [TV] = {"tv", KS_F64, CELL_AXES, NULL},
+    [P_TOP] = {"p_top", KS_F64, CELL_AXES, NULL},
+    [DLOGIT_TOP] = {"dlogit_top", KS_F64, CELL_AXES, NULL},
+    [TOP_CHANGED] = {"top_changed", KS_U8, CELL_AXES, NULL},
+    [STATUS] = {"status", KS_U8, CELL_AXES, NULL},
+    [TOP_IDS] = {"top_ids", KS_I32, CELL_AXES " k", NULL},
+    [TOP_P_BASELINE] = {"top_p_baseline", KS_F64, CELL_AXES " k", NULL},
+    [TOP_P_ABLATED] = {"top_p_ablated", KS_F64, CELL_AXES " k", NULL},
+    [EDGES_REMOVED] = {"edges_removed", KS_I32, "sample", NULL},
+    [KL_POSITIONS] = {"kl_positions", KS_F64, CELL_AXES " token", "nats"},
+    [P_NEXT_POSITIONS] = {"p_next_positions", KS_F64, CELL_AXES " token", NULL},
+    [DLOGIT_NEXT_POSITIONS] = {"dlogit_next_positions", KS_F64, CELL_AXES " token", NULL},
+};
+
+enum { B_TOP_IDS, B_TOP_P, B_ENTROPY, B_FLOOR, B_LOGITS, N_BASELINE_ARRAYS };
+static const ks_h5_spec baseline_arrays[N_BASELINE_ARRAYS] = {
+    [B_TOP_IDS] = {"top_ids", KS_I32, "sample k", NULL},   [B_TOP_P] = {"top_p", KS_F64, "sample k", NULL},
+    [B_ENTROPY] = {"entropy", KS_F64, "sample", "nats"},   [B_FLOOR] = {"floor", KS_F64, "sample", "nats"},
+    [B_LOGITS] = {"logits", KS_F32, "sample vocab", NULL},
+};
+
+enum { A_STRENGTH, A_BY_HEAD, A_UNIFORM, N_ATTENTION_ARRAYS };
+static const ks_h5_spec attention_arrays[N_ATTENTION_ARRAYS] = {
+    [A_STRENGTH] = {"strength", KS_F64, "layer sample", NULL},
+    [A_BY_HEAD] = {"by_head", KS_F32, "layer head sample", NULL},
+    [A_UNIFORM] = {"uniform", KS_F64, "sample", NULL},
+};
+
+typedef struct sweep {
+    ks_h5_group group;
+    ks_h5_array a[N_SWEEP_ARRAYS];
+    size_t F, W, H; /* factors and heads count 1 where there is no such axis */
+} sweep;
+
+typedef struct model {
+    char *name;
+    ks_h5_group group, baseline, attention, sweeps_group;
+    ks_h5_array b[N_BASELINE_ARRAYS], att[N_ATTENTION_ARRAYS];
+    size_t S, T, L, H, V; /* T: tokens of the longest sample */
+    int32_t *n_tokens;    /* [S] */
+    char **ids, **groups; /* [S] owned copies */
+    sweep *sweeps;
+    size_t n_sweeps;
+} model;
+
+struct ks_results {
+    char *path, *tmp;
+    bool written; /* by this run */
+    ks_h5_file f;
+    ks_h5_group root, models_group;
+    model *models;
+    size_t n_models;
+};
+
+static void arrays_free(ks_h5_array *a, size_t n)
+{
+    for (size_t i = 0; i < n; i++) ks_h5_array_free(&a[i]);
+}
+
+static void results_free(ks_results *r)
+{
+    if (!r) return;
+    for (size_t m = 0; m < r->n_models; m++) {
+        model *M = &r->models[m];
+        for (size_t s = 0; s < M->n_sweeps; s++) {
+            arrays_free(M->sweeps[s].a, N_SWEEP_ARRAYS);
+            ks_h5_group_close(&M->sweeps[s].group);
+        }
+        free(M->sweeps);
+        arrays_free(M->b, N_BASELINE_ARRAYS);
+        arrays_free(M->att, N_ATTENTION_ARRAYS);
+        ks_h5_group_close(&M->attention);
+        ks_h5_group_close(&M->baseline);
+        ks_h5_group_close(&M->sweeps_group);
+        ks_h5_group_close(&M->group);
+        for (size_t s = 0; s < M->S; s++) {
+            if (M->ids) free(M->ids[s]);
+            if (M->groups) free(M->groups[s]);
+        }
+        free(M->ids);
+        free(M->groups);
+        free(M->n_tokens);
+        free(M->name);
+    }
+    free(r->models);
+    ks_h5_group_close(&r->models_group);
+    ks_h5_file_close(&r->f);
+    free(r->tmp);
+    free(r->path);
+    free(r);
+}
+
+/* ---- create ---- */
+
+static int check_place(ks_results *r, const char *path, bool force)
+{
+    int rc = KS_OK;
+    int fd = -1;
+    struct stat st;
+    if (stat(path, &st) == 0) {
+        KS_REQUIRE(S_ISREG(st.st_mode), KS_EUSAGE, "%s: exists and is not a regular file; --output names another", path);
+        KS_REQUIRE(force, KS_EUSAGE, "%s: exists; --force overwrites, --output names another", path);
+        /* A rename would replace a symbolic link instead of the file it leads to. */
+        r->path = realpath(path, NULL);
+        KS_REQUIRE(r->path, KS_EMACHINE, "%s: %s", path, strerror(errno));
+    } else {
+        KS_GET(r->path, ks_strdup(path));
+    }
+    KS_GET(r->tmp, ks_format("%s.tmp", r->path));
+    /* Asking for permission is not enough: root and network file systems answer yes and refuse later. */
+    fd = open(r->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    KS_REQUIRE(fd >= 0, KS_EMACHINE, "%s: cannot be written: %s", path, strerror(errno));
+    close(fd);
+    unlink(r->tmp);
+done:
+    return rc;
+}
+
+int ks_results_create(ks_results **out, const char *path, bool force, const char *config_json, const char *corpus_sha256)
+{
+    int rc = KS_OK;
+    ks_results *r = NULL;
+    KS_NEW(r, 1);
+    KS_TRY(check_place(r, path, force));
+    KS_TRY(ks_h5_file_create(&r->f, r->path));
+    r->root = (ks_h5_group){.f = &r->f, .id = r->f.id};
+    KS_TRY(ks_h5_put_text(&r->root, "schema", "kosweep-1"));
+    KS_TRY(ks_h5_put_text(&r->root, "config", config_json));
+    KS_TRY(ks_h5_put_text(&r->root, "corpus_sha256", corpus_sha256));
+    KS_TRY(ks_h5_group_create(&r->models_group, &r->root, "models"));
+done:
+    if (rc) results_free(r);
+    else *out = r;
+    return rc;
+}
+
+/* ---- models and samples ---- */
+
+/* One string a sample or token, picked by `field`; NULL counts as "". */
+static int put_sample_texts(ks_h5_group *g, const ks_samples *samples, size_t T)
+{
+    int rc = KS_OK;
+    const size_t S = samples->n;
+    const char **one = NULL, **all = NULL;
+    KS_NEW(one, S);
+    KS_NEW(all, S * T);
+    for (size_t s = 0; s < S; s++) one[s] = samples->v[s].id;
+    KS_TRY(ks_h5_put_strings(g, "id", "sample", one));
+    for (size_t s = 0; s < S; s++) one[s] = samples->v[s].group;
+    KS_TRY(ks_h5_put_strings(g, "group", "sample", one));
+    for (size_t s = 0; s < S; s++) one[s] = samples->v[s].text;
+    KS_TRY(ks_h5_put_strings(g, "text", "sample", one));
+    for (size_t s = 0; s < S; s++)
+        for (int32_t t = 0; t < samples->v[s].T; t++)
+            all[s * T + (size_t)t] = samples->v[s].token_text ? samples->v[s].token_text[t] : NULL;
+    KS_TRY(ks_h5_put_strings(g, "token_text", "sample token", all));
+done:
+    free(all);
+    free(one);
+    return rc;
+}
+
+static int put_samples(model *M, const ks_samples *samples)
+{
+    int rc = KS_OK;
+    const size_t S = M->S, T = M->T;
+    ks_h5_group g = {0};
+    int32_t *v = NULL;    /* [3, S, T] token_ids, token_start, token_end */
+    uint8_t *mask = NULL; /* [2, S, T] marker, target */
+    KS_NEW(v, 3 * S * T);
+    KS_NEW(mask, 2 * S * T);
+    for (size_t i = 0; i < 3 * S * T; i++) v[i] = -1;
+    for (size_t s = 0; s < S; s++) {
+        const ks_sample *p = &samples->v[s];
+        const size_t n = (size_t)p->T, at = s * T;
+        if (p->ids) memcpy(v + at, p->ids, n * sizeof *v);
+        if (p->start) memcpy(v + S * T + at, p->start, n * sizeof *v);
+        if (p->end) memcpy(v + 2 * S * T + at, p->end, n * sizeof *v);
+        if (p->marker) memcpy(mask + at, p->marker, n);
+        if (p->target) memcpy(mask + S * T + at, p->target, n);
+    }
+    KS_TRY(ks_h5_group_create(&g, &M->group, "samples"));
+    KS_TRY(ks_h5_string_axis(&g, "sample", S, (const char *const *)M->ids));
+    KS_TRY(ks_h5_index_axis(&g, "token", T));
+    KS_TRY(put_sample_texts(&g, samples, T));
+    KS_TRY(ks_h5_put(&g, &(ks_h5_spec){"n_tokens", KS_I32, "sample", NULL}, M->n_tokens));
+    KS_TRY(ks_h5_put(&g, &(ks_h5_spec){"token_ids", KS_I32, "sample token", NULL}, v));
+    KS_TRY(ks_h5_put(&g, &(ks_h5_spec){"token_start", KS_I32, "sample token", NULL}, v + S * T));
+    KS_TRY(ks_h5_put(&g, &(ks_h5_spec){"token_end", KS_I32, "sample token", NULL}, v + 2 * S * T));
+    KS_TRY(ks_h5_put(&g, &(ks_h5_spec){"marker", KS_U8, "sample token", NULL}, mask));
+    KS_TRY(ks_h5_put(&g, &(ks_h5_spec){"target", KS_U8, "sample token", NULL}, mask + S * T));
+done:
+    ks_h5_group_close(&g);
+    free(mask);
+    free(v);
+    return rc;
+}
+
+static int put_model_attributes(ks_h5_group *g, const ks_model_info *info)
+{
+    int rc = KS_OK;
+    KS_TRY(ks_h5_put_text(g, "id", info->id));
+    KS_TRY(ks_h5_put_text(g, "revision", info->revision));
+    KS_TRY(ks_h5_put_text(g, "architecture", info->architecture));
+    KS_TRY(ks_h5_put_int(g, "n_layers", info->n_layers));
+    KS_TRY(ks_h5_put_int(g, "n_heads", info->n_heads));
+    KS_TRY(ks_h5_put_int(g, "n_kv_heads", info->n_kv_heads));
+    KS_TRY(ks_h5_put_int(g, "d_model", info->d_model));
+    KS_TRY(ks_h5_put_int(g, "vocab", info->vocab));
+    KS_TRY(ks_h5_put_text(g, "weight_dtype", info->weight_dtype));
+    KS_TRY(ks_h5_put_text(g, "precision", info->precision));
+    KS_TRY(ks_h5_put_text(g, "weights_sha256", info->weights_sha256));
+    KS_TRY(ks_h5_put_text(g, "tokenizer_sha256", info->tokenizer_sha256));
+done:
+    return rc;
+}
+
+static int copy_sample_names(model *M, const ks_samples *samples)
+{
+    int rc = KS_OK;
+    KS_NEW(M->n_tokens, M->S);
+    KS_NEW(M->ids, M->S);
+    KS_NEW(M->groups, M->S);
+    for (size_t s = 0; s < M->S; s++) {
+        const ks_sample *p = &samples->v[s];
+        KS_REQUIRE(p->T >= 1, KS_EMACHINE, "results: sample %s has no tokens", p->id);
+        M->n_tokens[s] = p->T;
+        if ((size_t)p->T > M->T) M->T = (size_t)p->T;
+        KS_GET(M->ids[s], ks_strdup(p->id));
+        KS_GET(M->groups[s], ks_strdup(p->group));
+    }
+done:
+    return rc;
+}
+
+int ks_results_add_model(ks_results *r, const ks_model_info *info, const ks_samples *samples, size_t *index)
+{
+    int rc = KS_OK;
+    for (size_t m = 0; m < r->n_models; m++)
+        KS_REQUIRE(strcmp(r->models[m].name, info->name), KS_EUSAGE, "%s: two models are named \"%s\"", r->path, info->name);
+    KS_REQUIRE(samples->n, KS_EUSAGE, "%s: model %s has no samples", r->path, info->name);
+    KS_REQUIRE(info->n_layers > 0 && info->n_heads > 0 && info->vocab > 0, KS_EMACHINE, "results: model %s has no layers, heads or tokens",
+               info->name);
+    model *grown = ks_realloc(r->models, r->n_models + 1, sizeof *grown);
+    KS_REQUIRE(grown, KS_EMACHINE, "%s", ks_error_text());
+    r->models = grown;
+    model *M = &r->models[r->n_models];
+    *M = (model){.S = samples->n, .L = (size_t)info->n_layers, .H = (size_t)info->n_heads, .V = (size_t)info->vocab};
+    *index = r->n_models++;
+    KS_GET(M->name, ks_strdup(info->name));
+    KS_TRY(copy_sample_names(M, samples));
+
+    const char *const *ids = (const char *const *)M->ids;
+    KS_TRY(ks_h5_group_create(&M->group, &r->models_group, info->name));
+    KS_TRY(put_model_attributes(&M->group, info));
+    KS_TRY(put_samples(M, samples));
+
+    KS_TRY(ks_h5_group_create(&M->baseline, &M->group, "baseline"));
+    KS_TRY(ks_h5_string_axis(&M->baseline, "sample", M->S, ids));
+    KS_TRY(ks_h5_index_axis(&M->baseline, "k", KS_TOP_K));
+    if (info->save_logits) KS_TRY(ks_h5_index_axis(&M->baseline, "vocab", M->V));
+    for (int i = 0; i < (info->save_logits ? N_BASELINE_ARRAYS : B_LOGITS); i++)
+        KS_TRY(ks_h5_array_create(&M->b[i], &M->baseline, &baseline_arrays[i]));
+
+    KS_TRY(ks_h5_group_create(&M->attention, &M->group, "attention"));
+    KS_TRY(ks_h5_index_axis(&M->attention, "layer", M->L));
+    KS_TRY(ks_h5_index_axis(&M->attention, "head", M->H));
+    KS_TRY(ks_h5_string_axis(&M->attention, "sample", M->S, ids));
+    for (int i = 0; i < N_ATTENTION_ARRAYS; i++) KS_TRY(ks_h5_array_create(&M->att[i], &M->attention, &attention_arrays[i]));
+
+    KS_TRY(ks_h5_group_create(&M->sweeps_group, &M->group, "sweeps"));
+done:
+    return rc;
+}
+
+/* ---- sweeps ---- */
+
+static int put_sweep_attributes(ks_h5_group *g, const ks_sweep *s)
+{
+    static const char *const windows[] = {"each-layer", "slide", "around", "all", "list"};
+    int rc = KS_OK;
+    char *heads = NULL;
+    KS_GET(heads, ks_strdup(s->heads == KS_HEADS_EACH ? "each" : s->heads == KS_HEADS_ALL ? "all" : ""));
+    for (size_t i = 0; s->heads == KS_HEADS_LIST && i < s->n_heads; i++) {
+        char *longer = ks_format(i ? "%s,%d" : "%s%d", heads, (int)s->head_list[i]);
+        free(heads);
+        KS_GET(heads, longer);
+    }
+    KS_TRY(ks_h5_put_text(g, "kind", ks_kind_names[s->kind]));
+    KS_TRY(ks_h5_put_text(g, "edges", ks_edges_names[s->edges]));
+    KS_TRY(ks_h5_put_text(g, "heads", heads));
+    KS_TRY(ks_h5_put_text(g, "positions", ks_positions_names[s->positions]));
+    KS_TRY(ks_h5_put_text(g, "windows", windows[s->windows]));
+    KS_TRY(ks_h5_put_doubles(g, "values", s->values, s->n_values));
+done:
+    free(heads);
+    return rc;
+}
+
+static int put_windows(ks_h5_group *g, const ks_window *windows, size_t W)
+{
+    int rc = KS_OK;
+    int32_t *v = NULL;
+    KS_NEW(v, W);
+    for (size_t w = 0; w < W; w++) v[w] = windows[w].a;
+    KS_TRY(ks_h5_put(g, &(ks_h5_spec){"layer_start", KS_I32, "window", NULL}, v));
+    for (size_t w = 0; w < W; w++) v[w] = windows[w].b;
+    KS_TRY(ks_h5_put(g, &(ks_h5_spec){"layer_end", KS_I32, "window", NULL}, v));
+done:
+    free(v);
+    return rc;
+}
+
+int ks_results_add_sweep(ks_results *r, size_t m, const ks_sweep *s, const ks_window *windows, size_t W, size_t n_heads_axis, size_t *index)
+{
+    int rc = KS_OK;
+    KS_REQUIRE(m < r->n_models, KS_EMACHINE, "results: model %zu of %zu", m, r->n_models);
+    model *M = &r->models[m];
+    KS_REQUIRE(W, KS_EUSAGE, "%s: sweep %s has no windows", r->path, s->name);
+    sweep *grown = ks_realloc(M->sweeps, M->n_sweeps + 1, sizeof *grown);
+    KS_REQUIRE(grown, KS_EMACHINE, "%s", ks_error_text());
+    M->sweeps = grown;
+    sweep *w = &M->sweeps[M->n_sweeps];
+    *w = (sweep){.F = s->n_values > 1 ? s->n_values : 1, .W = W, .H = n_heads_axis ? n_heads_axis : 1};
+    *index = M->n_sweeps++;
+
+    ks_h5_group *g = &w->group;
+    KS_TRY(ks_h5_group_create(g, &M->sweeps_group, s->name));
+    KS_TRY(put_sweep_attributes(g, s));
+    if (s->n_values > 1) KS_TRY(ks_h5_double_axis(g, "factor", s->n_values, s->values));
+    KS_TRY(ks_h5_index_axis(g, "window", W));
+    if (n_heads_axis) KS_TRY(ks_h5_index_axis(g, "head", n_heads_axis));
+    KS_TRY(ks_h5_string_axis(g, "sample", M->S, (const char *const *)M->ids));
+    KS_TRY(ks_h5_index_axis(g, "k", KS_TOP_K));
+    if (s->positions == KS_POSITIONS_ALL) KS_TRY(ks_h5_index_axis(g, "token", M->T));
+    KS_TRY(put_windows(g, windows, W));
+    /* The groups stand here once more, so that a sweep alone can be grouped by them. */
+    KS_TRY(ks_h5_put_strings(g, "group", "sample", (const char *const *)M->groups));
+    g->coordinates = "layer_start layer_end group";
+    for (int i = 0; i < (s->positions == KS_POSITIONS_ALL ? N_SWEEP_ARRAYS : KL_POSITIONS); i++)
+        KS_TRY(ks_h5_array_create(&w->a[i], g, &sweep_arrays[i]));
+    memset(w->a[EDGES_REMOVED].data, 0, w->a[EDGES_REMOVED].n * sizeof(int32_t));
+done:
+    return rc;
+}
+
+/* ---- values ---- */
+
+static int find_sweep(ks_results *r, size_t m, size_t s, size_t sample, sweep **out)
+{
+    int rc = KS_OK;
+    KS_REQUIRE(m < r->n_models && s < r->models[m].n_sweeps && sample < r->models[m].S, KS_EMACHINE,
+               "results: no model %zu, sweep %zu, sample %zu", m, s, sample);
+    *out = &r->models[m].sweeps[s];
+done:
+    return rc;
+}
+
+static double or_nan(double x)
+{
+    return isfinite(x) ? x : (double)NAN;
+}
+
+int ks_results_put_baseline(ks_results *r, size_t m, size_t sample, const ks_baseline *b, const float *logits,
+                            const float *strength_by_head, double uniform, const double *strength)
+{
+    int rc = KS_OK;
+    KS_REQUIRE(m < r->n_models && sample < r->models[m].S, KS_EMACHINE, "results: no model %zu, sample %zu", m, sample);
+    model *M = &r->models[m];
+    const size_t S = M->S;
+    int32_t *ids = M->b[B_TOP_IDS].data; /* [S, k] */
+    double *p = M->b[B_TOP_P].data;      /* [S, k] */
+    for (size_t k = 0; k < KS_TOP_K; k++) {
+        ids[sample * KS_TOP_K + k] = b->top_ids[k];
+        p[sample * KS_TOP_K + k] = or_nan(b->top_p[k]);
+    }
+    ((double *)M->b[B_ENTROPY].data)[sample] = or_nan(b->entropy);
+    ((double *)M->b[B_FLOOR].data)[sample] = or_nan(b->floor);
+    if (logits && M->b[B_LOGITS].data) memcpy((float *)M->b[B_LOGITS].data + sample * M->V, logits, M->V * sizeof *logits);
+    ((double *)M->att[A_UNIFORM].data)[sample] = or_nan(uniform);
+    for (size_t l = 0; strength && l < M->L; l++) ((double *)M->att[A_STRENGTH].data)[l * S + sample] = or_nan(strength[l]);
+    for (size_t i = 0; strength_by_head && i < M->L * M->H; i++) ((float *)M->att[A_BY_HEAD].data)[i * S + sample] = strength_by_head[i];
+done:
+    return rc;
+}
+
+int ks_results_put_edges(ks_results *r, size_t m, size_t s, size_t sample, int32_t edges_removed)
+{
+    int rc = KS_OK;
+    sweep *w = NULL;
+    KS_TRY(find_sweep(r, m, s, sample, &w));
+    ((int32_t *)w->a[EDGES_REMOVED].data)[sample] = edges_removed;
+done:
+    return rc;
+}
+
+int ks_results_put_cell(ks_results *r, size_t m, size_t s, size_t factor, size_t window, size_t head, size_t sample, const ks_cell *c,
+                        const ks_position_cell *positions)
+{
+    int rc = KS_OK;
+    sweep *w = NULL;
+    KS_TRY(find_sweep(r, m, s, sample, &w));
+    KS_REQUIRE(factor < w->F && window < w->W && head < w->H, KS_EMACHINE, "results: no factor %zu, window %zu, head %zu", factor, window,
+               head);
+    const model *M = &r->models[m];
+    const size_t i = ((factor * w->W + window) * w->H + head) * M->S + sample;
+
+    ((double *)w->a[KL].data)[i] = or_nan(c->kl);
+    ((double *)w->a[KL_REVERSE].data)[i] = or_nan(c->kl_reverse);
+    ((double *)w->a[JS].data)[i] = or_nan(c->js);
+    ((double *)w->a[TV].data)[i] = or_nan(c->tv);
+    ((double *)w->a[P_TOP].data)[i] = or_nan(c->p_top);
+    ((double *)w->a[DLOGIT_TOP].data)[i] = or_nan(c->dlogit_top);
+    ((uint8_t *)w->a[TOP_CHANGED].data)[i] = c->top_changed;
+    ((uint8_t *)w->a[STATUS].data)[i] = c->status == KS_CELL_NOT_COMPUTED || isfinite(c->kl) ? c->status : (uint8_t)KS_CELL_NOT_FINITE;
+    for (size_t k = 0; k < KS_TOP_K; k++) {
+        ((int32_t *)w->a[TOP_IDS].data)[i * KS_TOP_K + k] = c->top_ids[k];
+        ((double *)w->a[TOP_P_BASELINE].data)[i * KS_TOP_K + k] = or_nan(c->top_p_baseline[k]);
+        ((double *)w->a[TOP_P_ABLATED].data)[i * KS_TOP_K + k] = or_nan(c->top_p_ablated[k]);
+    }
+    for (size_t t = 0; positions && w->a[KL_POSITIONS].data && t < (size_t)M->n_tokens[sample]; t++) {
+        ((double *)w->a[KL_POSITIONS].data)[i * M->T + t] = or_nan(positions[t].kl);
+        ((double *)w->a[P_NEXT_POSITIONS].data)[i * M->T + t] = or_nan(positions[t].p_next);
+        ((double *)w->a[DLOGIT_NEXT_POSITIONS].data)[i * M->T + t] = or_nan(positions[t].dlogit_next);
+    }
+done:
+    return rc;
+}
+
+/* ---- texts of top tokens ---- */
+
+int ks_results_top_ids(const ks_results *r, size_t m, int32_t **ids, size_t *n)
+{
+    int rc = KS_OK;
+    uint8_t *seen = NULL; /* [V] */
+    int32_t *v = NULL;
+    KS_REQUIRE(m < r->n_models, KS_EMACHINE, "results: model %zu of %zu", m, r->n_models);
+    const model *M = &r->models[m];
+    KS_NEW(seen, M->V);
+    size_t count = 0;
+    for (size_t a = 0; a <= M->n_sweeps; a++) {
+        const ks_h5_array *from = a < M->n_sweeps ? &M->sweeps[a].a[TOP_IDS] : &M->b[B_TOP_IDS];
+        for (size_t i = 0; i < from->n; i++) {
+            const int32_t id = ((const int32_t *)from->data)[i];
+            if (id < 0 || (size_t)id >= M->V || seen[id]) continue;
+            seen[id] = 1;
+            count++;
+        }
+    }
+    KS_NEW(v, count);
+    *n = 0;
+    for (size_t id = 0; id < M->V; id++)
+        if (seen[id]) v[(*n)++] = (int32_t)id;
+    *ids = v;
+done:
+    free(seen);
+    return rc;
+}
+
+int ks_results_put_token_text(ks_results *r, size_t m, const int32_t *ids, char *const *texts, size_t n)
+{
+    int rc = KS_OK;
+    ks_h5_group g = {0};
+    KS_REQUIRE(m < r->n_models, KS_EMACHINE, "results: model %zu of %zu", m, r->n_models);
+    if (!n) goto done;
+    KS_TRY(ks_h5_group_create(&g, &r->models[m].group, "top_tokens"));
+    KS_TRY(ks_h5_index_axis(&g, "entry", n));
+    KS_TRY(ks_h5_put(&g, &(ks_h5_spec){"id", KS_I32, "entry", NULL}, ids));
+    KS_TRY(ks_h5_put_strings(&g, "text", "entry", (const char *const *)texts));
+done:
+    ks_h5_group_close(&g);
+    return rc;
+}
+
+/* ---- to the disk ---- */
+
+static int write_all(int fd, const char *data, size_t bytes)
+{
+    while (bytes) {
+        const ssize_t n = write(fd, data, bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return errno;
+        data += n;
+        bytes -= (size_t)n;
+    }
+    return 0;
+}
+
+/* PATH.tmp, then a rename: nobody ever sees half a file. sync: wait until the disk has it, since some file systems report a full disk
+ * only then. */
+static int write_image(ks_results *r, const void *image, size_t bytes, bool sync)
+{
+    int rc = KS_OK;
+    /* At a file size limit the kernel sends SIGXFSZ, which kills; an error from write() says more. */
+    struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
+    sigaction(SIGXFSZ, &ignore, &before);
+    const int fd = open(r->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int error = fd < 0 ? errno : write_all(fd, image, bytes);
+    if (!error && sync && fsync(fd)) error = errno;
+    if (fd >= 0 && close(fd) && !error) error = errno;
+    if (!error && rename(r->tmp, r->path)) error = errno;
+    if (error && fd >= 0) unlink(r->tmp);
+    sigaction(SIGXFSZ, &before, NULL);
+    KS_REQUIRE(!error, KS_EMACHINE, "%s: cannot be written (%zu bytes): %s", r->path, bytes, strerror(error));
+    r->written = true;
+done:
+    return rc;
+}
+
+static int flush_arrays(ks_h5_group *g, ks_h5_array *a, size_t n)
+{
+    int rc = KS_OK;
+    for (size_t i = 0; i < n; i++) KS_TRY(ks_h5_array_flush(g, &a[i]));
+done:
+    return rc;
+}
+
+static int flush(ks_results *r, bool sync)
+{
+    int rc = KS_OK;
+    void *image = NULL;
+    size_t bytes = 0;
+    for (size_t m = 0; m < r->n_models; m++) {
+        model *M = &r->models[m];
+        KS_TRY(flush_arrays(&M->baseline, M->b, N_BASELINE_ARRAYS));
+        KS_TRY(flush_arrays(&M->attention, M->att, N_ATTENTION_ARRAYS));
+        for (size_t s = 0; s < M->n_sweeps; s++) KS_TRY(flush_arrays(&M->sweeps[s].group, M->sweeps[s].a, N_SWEEP_ARRAYS));
+    }
+    KS_TRY(ks_h5_file_image(&r->f, &image, &bytes));
+    KS_TRY(write_image(r, image, bytes, sync));
+done:
+    free(image);
+    return rc;
+}
+
+int ks_results_flush(ks_results *r)
+{
+    return flush(r, false);
+}
+
+static int put_provenance(ks_results *r, const ks_provenance *p)
+{
+    int rc = KS_OK;
+    ks_h5_group g = {0};
+    KS_TRY(ks_h5_group_create(&g, &r->root, "provenance"));
+    KS_TRY(ks_h5_put_text(&g, "time", p->time));
+    KS_TRY(ks_h5_put_text(&g, "host", p->host));
+    KS_TRY(ks_h5_put_int(&g, "ranks", p->ranks));
+    KS_TRY(ks_h5_put_int(&g, "threads", p->threads));
+    KS_TRY(ks_h5_put_text(&g, "backend", p->backend));
+    KS_TRY(ks_h5_put_text(&g, "device", p->device));
+    KS_TRY(ks_h5_put_text(&g, "isa", p->isa));
+    KS_TRY(ks_h5_put_text(&g, "versions", "kosweep " KS_VERSION ", HDF5 " H5_VERS_INFO));
+    KS_TRY(ks_h5_put_text(&g, "command_line", p->command_line));
+done:
+    ks_h5_group_close(&g);
+    return rc;
+}
+
+int ks_results_close(ks_results *r, const ks_provenance *p)
+{
+    int rc = KS_OK;
+    KS_TRY(put_provenance(r, p));
+    KS_TRY(flush(r, true));
+done:
+    results_free(r);
+    return rc;
+}
+
+void ks_results_abandon(ks_results *r)
+{
+    if (r && r->written) unlink(r->path);
+    results_free(r);
+}

@@ -1,0 +1,298 @@
+#include "sweep/results_h5.h"
+
+#include "base/h5.h"
+#include "base/mem.h"
+
+#include <hdf5_hl.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRY_H5(expr) KS_H5(expr, KS_EMACHINE, g->f->path)
+
+static hid_t memory_type(int type)
+{
+    return type == KS_F64 ? H5T_NATIVE_DOUBLE : type == KS_F32 ? H5T_NATIVE_FLOAT : type == KS_I32 ? H5T_NATIVE_INT32 : H5T_NATIVE_UINT8;
+}
+
+static hid_t file_type(int type)
+{
+    return type == KS_F64 ? H5T_IEEE_F64LE : type == KS_F32 ? H5T_IEEE_F32LE : type == KS_I32 ? H5T_STD_I32LE : H5T_STD_U8LE;
+}
+
+static size_t type_bytes(int type)
+{
+    return type == KS_F64 ? 8 : type == KS_U8 ? 1 : 4;
+}
+
+static void close_id(hid_t id)
+{
+    if (id > 0) H5Idec_ref(id);
+}
+
+/* ---- file ---- */
+
+int ks_h5_file_create(ks_h5_file *f, const char *path)
+{
+    int rc = KS_OK;
+    hid_t access = 0;
+    *f = (ks_h5_file){.path = path};
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    KS_H5(f->text = H5Tcopy(H5T_C_S1), KS_EMACHINE, path);
+    KS_H5(H5Tset_size(f->text, H5T_VARIABLE), KS_EMACHINE, path);
+    KS_H5(H5Tset_cset(f->text, H5T_CSET_UTF8), KS_EMACHINE, path);
+    KS_H5(f->plain = H5Pcreate(H5P_DATASET_CREATE), KS_EMACHINE, path);
+    KS_H5(H5Pset_obj_track_times(f->plain, 0), KS_EMACHINE, path);
+    KS_H5(access = H5Pcreate(H5P_FILE_ACCESS), KS_EMACHINE, path);
+    KS_H5(H5Pset_fapl_core(access, (size_t)1 << 20, 0), KS_EMACHINE, path);
+    KS_H5(f->id = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access), KS_EMACHINE, path);
+done:
+    close_id(access);
+    return rc;
+}
+
+int ks_h5_file_image(ks_h5_file *f, void **image, size_t *bytes)
+{
+    int rc = KS_OK;
+    char *data = NULL;
+    ssize_t n = 0;
+    KS_H5(H5Fflush(f->id, H5F_SCOPE_GLOBAL), KS_EMACHINE, f->path);
+    KS_H5(n = H5Fget_file_image(f->id, NULL, 0), KS_EMACHINE, f->path);
+    KS_NEW(data, n);
+    KS_H5(H5Fget_file_image(f->id, data, (size_t)n), KS_EMACHINE, f->path);
+    *image = data;
+    *bytes = (size_t)n;
+done:
+    if (rc) free(data);
+    return rc;
+}
+
+void ks_h5_file_close(ks_h5_file *f)
+{
+    close_id(f->plain);
+    close_id(f->text);
+    if (f->id > 0) H5Fclose(f->id);
+    *f = (ks_h5_file){0};
+}
+
+int ks_h5_group_create(ks_h5_group *g, ks_h5_group *parent, const char *name)
+{
+    int rc = KS_OK;
+    *g = (ks_h5_group){.f = parent->f};
+    TRY_H5(g->id = H5Gcreate2(parent->id, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+done:
+    return rc;
+}
+
+void ks_h5_group_close(ks_h5_group *g)
+{
+    for (size_t i = 0; i < g->n_axes; i++) close_id(g->axes[i].scale);
+    close_id(g->id);
+    *g = (ks_h5_group){0};
+}
+
+/* ---- attributes ---- */
+
+static int put_attribute(ks_h5_group *g, hid_t object, const char *name, hid_t type, const hsize_t *n, const void *value)
+{
+    int rc = KS_OK;
+    hid_t space = 0, id = 0;
+    TRY_H5(space = n ? H5Screate_simple(1, n, NULL) : H5Screate(H5S_SCALAR));
+    TRY_H5(id = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT));
+    if (!n || *n) TRY_H5(H5Awrite(id, type, value));
+done:
+    close_id(id);
+    close_id(space);
+    return rc;
+}
+
+int ks_h5_put_text(ks_h5_group *g, const char *name, const char *value)
+{
+    if (!value) value = "";
+    return put_attribute(g, g->id, name, g->f->text, NULL, &value);
+}
+
+int ks_h5_put_int(ks_h5_group *g, const char *name, int32_t value)
+{
+    return put_attribute(g, g->id, name, H5T_STD_I32LE, NULL, &value);
+}
+
+int ks_h5_put_doubles(ks_h5_group *g, const char *name, const double *values, size_t n)
+{
+    const hsize_t count = n;
+    return put_attribute(g, g->id, name, H5T_IEEE_F64LE, &count, values);
+}
+
+/* ---- axes ---- */
+
+/* Opens the next axis of the group; the caller writes its values. */
+static int add_axis(ks_h5_group *g, const char *name, size_t n, hid_t type, hid_t *scale)
+{
+    int rc = KS_OK;
+    hid_t space = 0;
+    const hsize_t dim = n;
+    KS_REQUIRE(g->n_axes < KS_H5_AXES, KS_EMACHINE, "%s: too many axes for %s", g->f->path, name);
+    TRY_H5(space = H5Screate_simple(1, &dim, NULL));
+    TRY_H5(*scale = H5Dcreate2(g->id, name, type, space, H5P_DEFAULT, g->f->plain, H5P_DEFAULT));
+    g->axes[g->n_axes].name = name;
+    g->axes[g->n_axes].n = dim;
+    g->axes[g->n_axes++].scale = *scale;
+    TRY_H5(H5DSset_scale(*scale, name));
+done:
+    close_id(space);
+    return rc;
+}
+
+int ks_h5_index_axis(ks_h5_group *g, const char *name, size_t n)
+{
+    int rc = KS_OK;
+    hid_t scale = 0;
+    int32_t *v = NULL;
+    KS_NEW(v, n);
+    for (size_t i = 0; i < n; i++) v[i] = (int32_t)i;
+    KS_TRY(add_axis(g, name, n, H5T_STD_I32LE, &scale));
+    TRY_H5(H5Dwrite(scale, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, v));
+done:
+    free(v);
+    return rc;
+}
+
+int ks_h5_double_axis(ks_h5_group *g, const char *name, size_t n, const double *values)
+{
+    int rc = KS_OK;
+    hid_t scale = 0;
+    KS_TRY(add_axis(g, name, n, H5T_IEEE_F64LE, &scale));
+    TRY_H5(H5Dwrite(scale, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values));
+done:
+    return rc;
+}
+
+int ks_h5_string_axis(ks_h5_group *g, const char *name, size_t n, const char *const *values)
+{
+    int rc = KS_OK;
+    hid_t scale = 0;
+    KS_TRY(add_axis(g, name, n, g->f->text, &scale));
+    TRY_H5(H5Dwrite(scale, g->f->text, H5S_ALL, H5S_ALL, H5P_DEFAULT, values));
+done:
+    return rc;
+}
+
+/* ---- arrays ---- */
+
+/* Creates the data set `spec` of a file type on its axes; *n = its elements. */
+static int create_dataset(ks_h5_group *g, const ks_h5_spec *spec, hid_t type, hid_t *out, size_t *n)
+{
+    int rc = KS_OK;
+    hid_t space = 0;
+    hsize_t dims[KS_H5_AXES];
+    size_t axis[KS_H5_AXES];
+    int rank = 0;
+    *n = 1;
+    for (const char *p = spec->axes; *p;) {
+        const size_t length = strcspn(p, " ");
+        size_t i = 0;
+        while (i < g->n_axes && (strncmp(g->axes[i].name, p, length) || g->axes[i].name[length])) i++;
+        if (i < g->n_axes) {
+            axis[rank] = i;
+            dims[rank++] = g->axes[i].n;
+            *n *= g->axes[i].n;
+        }
+        p += length + (p[length] == ' ');
+    }
+    TRY_H5(space = H5Screate_simple(rank, dims, NULL));
+    TRY_H5(*out = H5Dcreate2(g->id, spec->name, type, space, H5P_DEFAULT, g->f->plain, H5P_DEFAULT));
+    for (int i = 0; i < rank; i++) {
+        TRY_H5(H5DSattach_scale(*out, g->axes[axis[i]].scale, (unsigned)i));
+        TRY_H5(H5DSset_label(*out, (unsigned)i, g->axes[axis[i]].name));
+    }
+    if (spec->units) KS_TRY(put_attribute(g, *out, "units", g->f->text, NULL, &spec->units));
+    if (g->coordinates) KS_TRY(put_attribute(g, *out, "coordinates", g->f->text, NULL, &g->coordinates));
+done:
+    close_id(space);
+    return rc;
+}
+
+int ks_h5_put(ks_h5_group *g, const ks_h5_spec *spec, const void *data)
+{
+    int rc = KS_OK;
+    hid_t id = 0;
+    size_t n;
+    KS_TRY(create_dataset(g, spec, file_type(spec->type), &id, &n));
+    TRY_H5(H5Dwrite(id, memory_type(spec->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data));
+done:
+    close_id(id);
+    return rc;
+}
+
+/* Bytes of the UTF-8 character at s, 0 if it is none (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF). */
+static size_t utf8_length(const unsigned char *s)
+{
+    if (s[0] < 0x80) return 1;
+    const size_t n = s[0] >= 0xC2 && s[0] <= 0xDF ? 2 : (s[0] & 0xF0) == 0xE0 ? 3 : s[0] >= 0xF0 && s[0] <= 0xF4 ? 4 : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xC0) != 0x80) return 0;
+    const bool overlong = (s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xF0 && s[1] < 0x90);
+    const bool beyond = (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF4 && s[1] > 0x8F);
+    return overlong || beyond ? 0 : n;
+}
+
+/* A copy with U+FFFD for each byte that is not UTF-8: half a character is a common token, and readers refuse such strings. */
+static char *utf8_repaired(const char *s)
+{
+    char *out = ks_calloc(3 * strlen(s) + 1, 1), *p = out;
+    while (out && *s) {
+        const size_t n = utf8_length((const unsigned char *)s);
+        memcpy(p, n ? s : "\xEF\xBF\xBD", n ? n : 3);
+        p += n ? n : 3;
+        s += n ? n : 1;
+    }
+    return out;
+}
+
+int ks_h5_put_strings(ks_h5_group *g, const char *name, const char *axes, const char *const *data)
+{
+    int rc = KS_OK;
+    hid_t id = 0;
+    size_t n = 0;
+    char **v = NULL;
+    KS_TRY(create_dataset(g, &(ks_h5_spec){name, 0, axes, NULL}, g->f->text, &id, &n));
+    KS_NEW(v, n);
+    for (size_t i = 0; i < n; i++) KS_GET(v[i], utf8_repaired(data[i] ? data[i] : ""));
+    TRY_H5(H5Dwrite(id, g->f->text, H5S_ALL, H5S_ALL, H5P_DEFAULT, v));
+done:
+    for (size_t i = 0; v && i < n; i++) free(v[i]);
+    free(v);
+    close_id(id);
+    return rc;
+}
+
+int ks_h5_array_create(ks_h5_array *a, ks_h5_group *g, const ks_h5_spec *spec)
+{
+    int rc = KS_OK;
+    a->type = spec->type;
+    KS_TRY(create_dataset(g, spec, file_type(spec->type), &a->id, &a->n));
+    KS_GET(a->data, ks_calloc(a->n, type_bytes(spec->type)));
+    for (size_t i = 0; i < a->n; i++) {
+        if (spec->type == KS_F64) ((double *)a->data)[i] = NAN;
+        if (spec->type == KS_F32) ((float *)a->data)[i] = NAN;
+        if (spec->type == KS_I32) ((int32_t *)a->data)[i] = -1;
+    }
+done:
+    return rc;
+}
+
+int ks_h5_array_flush(ks_h5_group *g, ks_h5_array *a)
+{
+    int rc = KS_OK;
+    if (a->data) TRY_H5(H5Dwrite(a->id, memory_type(a->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, a->data));
+done:
+    return rc;
+}
+
+void ks_h5_array_free(ks_h5_array *a)
+{
+    close_id(a->id);
+    free(a->data);
+    *a = (ks_h5_array){0};
+}
