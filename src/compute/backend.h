@@ -13,6 +13,7 @@
 
 #include "base/dtype.h"
 #include "model/model.h"
+#include "plan/rows.h"
 #include "sweep/cell.h"
 
 #include <stdbool.h>
@@ -52,13 +53,6 @@ typedef struct ks_attention_item {
     int64_t logp; /* offset in floats of this sample's block [H, T, KS_PADDED(T)] in logp */
 } ks_attention_item;
 #define KS_PADDED(T) (((int64_t)(T) + 15) / 16 * 16)
-
-/* Edges that an intervention acts on, for one sample, in all of its rows: keys of query q are key[start[q] .. start[q+1]-1],
- * ascending, without repeats. Edges that are not visible (causality, sliding window) are ignored. */
-typedef struct ks_edges {
-    int32_t *start; /* [T + 1] */
-    int32_t *key;
-} ks_edges;
 
 /* One branch for attention of effects. */
 typedef struct ks_branch_item {
@@ -129,7 +123,8 @@ typedef struct ks_backend {
                   bool accumulate, int grade);
 
     /* y[i] = norm(x[rows[i]]) (rows NULL: i), keeps tape[rows[i]] when tape is not NULL. x [.., D], y [n, D]. */
-    int (*norm)(ks_device *dev, float *y, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D, const ks_norm *p);
+    int (*norm)(ks_device *dev, float *y, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D,
+                const ks_norm *p);
     /* dy[i] = norm(x[x_rows[i]] + d[d_rows[i]]) - norm(x[x_rows[i]]), by exact algebra. dy [n, D]. */
     int (*norm_diff)(ks_device *dev, float *dy, const float *d, const int64_t *d_rows, const float *x, const ks_norm_tape *tape,
                      const int64_t *x_rows, size_t n, size_t D, const ks_norm *p);
@@ -153,8 +148,8 @@ typedef struct ks_backend {
     /* a[r] = act(g[r]) * u[r]; without gate (g NULL): act(u[r]). [n, F]. a may be u. act: KS_ACT_* (model/arch.h). */
     int (*activate)(ks_device *dev, float *a, const float *g, const float *u, size_t n, size_t F, int act);
     /* da[r] = the change of that when g, u (rows x_rows[r] of the trunk) change by dg[r], du[r]. da may be du. */
-    int (*activate_diff)(ks_device *dev, float *da, const float *dg, const float *du, const float *g, const float *u,
-                         const int64_t *x_rows, size_t n, size_t F, int act);
+    int (*activate_diff)(ks_device *dev, float *da, const float *dg, const float *du, const float *g, const float *u, const int64_t *x_rows,
+                         size_t n, size_t F, int act);
 
     /* y[i] = x[rows[i]]; and x[rows[i]] += y[i]. [n, D]. */
     int (*gather)(ks_device *dev, float *y, const float *x, const int64_t *rows, size_t n, size_t D);
