@@ -85,7 +85,7 @@ def run_all(args, roots):
         count += 1
         report = compare.Report(name)
         with h5py.File(path) as golden:
-            for marker in ("first", "span"):
+            for marker in sorted({g.attrs["marker"] for g in golden["sweeps"].values()}):
                 config = os.path.join(scratch, f"{name}-{marker}.json")
                 output = os.path.join(scratch, f"{name}-{marker}.h5")
                 with open(config, "w", encoding="utf-8") as f:
