@@ -236,8 +236,11 @@ static int open_index(ks_st *st, const char *dir, const char *index)
     }
     qsort(shards, (size_t)n, sizeof *shards, by_text);
     KS_NEW(paths, n);
-    for (int i = 0; i < n; i++)
-        if (!i || strcmp(shards[i], shards[i - 1])) KS_GET(paths[n_paths++], ks_format("%s/%s", dir, shards[i]));
+    for (int i = 0; i < n; i++) {
+        if (i && !strcmp(shards[i], shards[i - 1])) continue;
+        KS_GET(paths[n_paths], ks_format("%s/%s", dir, shards[i]));
+        n_paths++;
+    }
     KS_TRY(open_paths(st, paths, n_paths));
 
     KS_NEW(listed, st->n);
