@@ -47,7 +47,9 @@ int ks_json_parse(cJSON **out, const char *text, size_t bytes, const char *name)
             line += *p == '\n';
         }
         rc = ks_error(KS_EINPUT, "%s: not valid JSON at line %zu, column %zu%s", name, line, column,
-                      root ? ": something follows the value" : end == text + bytes ? " (the end of the file: is it truncated?)" : "");
+                      root                  ? ": something follows the value"
+                      : end == text + bytes ? " (the end of the file: is it truncated?)"
+                                            : "");
         cJSON_Delete(root);
         return rc;
     }
@@ -64,6 +66,76 @@ int ks_json_read(cJSON **out, const char *path)
     KS_TRY(ks_json_parse(out, text, bytes, path));
 done:
     free(text);
+    return rc;
+}
+
+/* Four hex digits at p, -1 if they are not. */
+static int32_t hex4(const char *p, const char *end)
+{
+    int32_t x = 0;
+    if (end - p < 4) return -1;
+    for (int i = 0; i < 4; i++) {
+        const char *digits = "0123456789abcdef0123456789ABCDEF", *d = p[i] ? strchr(digits, p[i]) : NULL;
+        if (!d) return -1;
+        x = x << 4 | (int32_t)((d - digits) & 15);
+    }
+    return x;
+}
+
+/* The escape behind a backslash at *p; moves *p past it. -1 if it is none. */
+static int32_t unescape(const char **p, const char *end)
+{
+    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    if (*p == end) return -1;
+    const char c = *(*p)++, *name = c ? strchr(names, c) : NULL;
+    if (name) return values[name - names];
+    int32_t x = c == 'u' ? hex4(*p, end) : -1;
+    if (x < 0) return -1;
+    *p += 4;
+    if (x >> 10 == 0x36) { /* the first of a surrogate pair */
+        const int32_t low = end - *p >= 6 && (*p)[0] == '\\' && (*p)[1] == 'u' ? hex4(*p + 2, end) : -1;
+        if (low >> 10 != 0x37) return -1;
+        *p += 6;
+        return 0x10000 + ((x & 0x3ff) << 10 | (low & 0x3ff));
+    }
+    return x >> 10 == 0x37 ? -1 : x;
+}
+
+int ks_json_text(char **out, size_t *bytes, const char *json, size_t json_bytes, const char *name)
+{
+    int rc = KS_OK;
+    const char *p = json, *end = json + json_bytes;
+    char *text = NULL;
+    size_t n = 0;
+    KS_NEW(text, json_bytes + 1);
+    while (p < end && strchr(" \t\r\n", *p) && *p) p++;
+    KS_REQUIRE(p < end && *p == '"', KS_EINPUT, "%s: expected a JSON string", name);
+    for (p++; p < end && *p != '"';) {
+        int32_t c = (unsigned char)*p++;
+        KS_REQUIRE(c >= 0x20, KS_EINPUT, "%s: a control character in a JSON string, at byte %td", name, p - 1 - json);
+        if (c != '\\') {
+            text[n++] = (char)c;
+            continue;
+        }
+        c = unescape(&p, end);
+        KS_REQUIRE(c >= 0, KS_EINPUT, "%s: a bad escape in a JSON string, before byte %td", name, p - json);
+        if (c < 0x80) {
+            text[n++] = (char)c;
+            continue;
+        }
+        if (c >= 0x10000) text[n++] = (char)(0xf0 | c >> 18);
+        if (c >= 0x800) text[n++] = (char)(c >= 0x10000 ? 0x80 | (c >> 12 & 0x3f) : 0xe0 | c >> 12);
+        text[n++] = (char)(c >= 0x800 ? 0x80 | (c >> 6 & 0x3f) : 0xc0 | c >> 6);
+        text[n++] = (char)(0x80 | (c & 0x3f));
+    }
+    KS_REQUIRE(p < end, KS_EINPUT, "%s: a JSON string without an end", name);
+    for (p++; p < end && *p && strchr(" \t\r\n", *p);) p++;
+    KS_REQUIRE(p == end, KS_EINPUT, "%s: something follows the JSON string, at byte %td", name, p - json);
+    text[n] = 0;
+    *bytes = n;
+done:
+    if (rc) free(text);
+    else *out = text;
     return rc;
 }
 

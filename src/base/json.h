@@ -14,6 +14,10 @@ int ks_file_read(char **out, size_t *bytes, const char *path);
 int ks_json_read(cJSON **out, const char *path);
 int ks_json_parse(cJSON **out, const char *text, size_t bytes, const char *name);
 
+/* The text of one JSON string, quotes included, which may hold U+0000 (cJSON's strings end there). The new buffer ends with a NUL that
+ * *bytes excludes; free with free(). KS_EINPUT after `name`: not a string, a lone surrogate, bytes after it. UTF-8 is not checked. */
+int ks_json_text(char **out, size_t *bytes, const char *json, size_t json_bytes, const char *name);
+
 /* "an object", "a string", ... for messages. */
 const char *ks_json_kind(const cJSON *v);
 
