@@ -7,14 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A token string; the text lies in the arena. */
-typedef struct entry {
-    uint32_t offset, bytes;
+/* A token lies in the arena as this head, then its bytes and a NUL: what a lookup compares is in one place. */
+typedef struct token {
     int32_t id;
-} entry;
+    uint32_t bytes;
+    char text[];
+} token;
 
 typedef struct slot {
-    uint32_t hash, entry; /* entry + 1; 0: free */
+    uint32_t hash, place; /* the token's place in the arena in units of its alignment, + 1; 0: free */
 } slot;
 
 typedef struct merge {
@@ -26,13 +27,11 @@ typedef struct merge {
 #define NO_PAIR UINT64_MAX
 
 struct ks_tok_bpe {
-    char *arena;
-    size_t n_entries;
-    entry *entries; /* [n_entries] */
-    slot *slots;    /* [slot_mask + 1] */
+    uint32_t *arena;
+    slot *slots; /* [slot_mask + 1] */
     size_t slot_mask;
     int32_t max_id;
-    uint32_t *by_id; /* [max_id + 1] entry + 1; 0: none */
+    uint32_t *by_id; /* [max_id + 1] place + 1; 0: none */
     merge *merges;   /* [merge_mask + 1] */
     size_t merge_mask;
     int32_t ascii[128];   /* id of a character, -1 */
@@ -70,30 +69,35 @@ static size_t table_mask(size_t n)
     return size - 1;
 }
 
+static token *token_at(const ks_tok_bpe *b, uint32_t place)
+{
+    return (token *)(b->arena + place - 1);
+}
+
 /* The slot of a string, or the free slot where it belongs. */
 static slot *find_slot(const ks_tok_bpe *b, const char *s, size_t n, uint32_t hash)
 {
     for (size_t i = hash & b->slot_mask;; i = (i + 1) & b->slot_mask) {
         slot *p = &b->slots[i];
-        if (!p->entry) return p;
+        if (!p->place) return p;
         if (p->hash != hash) continue;
-        const entry *e = &b->entries[p->entry - 1];
-        if (e->bytes == n && !memcmp(b->arena + e->offset, s, n)) return p;
+        const token *t = token_at(b, p->place);
+        if (t->bytes == n && !memcmp(t->text, s, n)) return p;
     }
 }
 
-int32_t ks_tok_bpe_id(const ks_tok_bpe *b, const char *token, size_t bytes)
+int32_t ks_tok_bpe_id(const ks_tok_bpe *b, const char *text, size_t bytes)
 {
-    const slot *p = find_slot(b, token, bytes, hash_string(token, bytes));
-    return p->entry ? b->entries[p->entry - 1].id : -1;
+    const slot *p = find_slot(b, text, bytes, hash_string(text, bytes));
+    return p->place ? token_at(b, p->place)->id : -1;
 }
 
 const char *ks_tok_bpe_token(const ks_tok_bpe *b, int32_t id, size_t *bytes)
 {
     if (id < 0 || id > b->max_id || !b->by_id[id]) return NULL;
-    const entry *e = &b->entries[b->by_id[id] - 1];
-    *bytes = e->bytes;
-    return b->arena + e->offset;
+    const token *t = token_at(b, b->by_id[id]);
+    *bytes = t->bytes;
+    return t->text;
 }
 
 int32_t ks_tok_bpe_max_id(const ks_tok_bpe *b)
@@ -117,10 +121,16 @@ static merge *find_merge(const ks_tok_bpe *b, int32_t left, int32_t right)
 
 /* ---- loading ---- */
 
+/* Units of the arena that a token takes. */
+static size_t token_size(size_t bytes)
+{
+    return (sizeof(token) + bytes + sizeof(uint32_t)) / sizeof(uint32_t);
+}
+
 static int load_vocab(ks_tok_bpe *b, const cJSON *vocab, const char *where)
 {
     int rc = KS_OK;
-    size_t bytes = 0, n = 0;
+    size_t size = 0, n = 0;
     KS_REQUIRE(cJSON_IsObject(vocab), KS_EINPUT, "%s: \"vocab\" must be an object, found %s", where, ks_json_kind(vocab));
     b->max_id = -1;
     for (const cJSON *v = vocab->child; v; v = v->next, n++) {
@@ -128,28 +138,28 @@ static int load_vocab(ks_tok_bpe *b, const cJSON *vocab, const char *where)
         KS_REQUIRE(cJSON_IsNumber(v) && x >= 0 && x <= KS_TOK_MAX_ID && x == (double)(int32_t)x, KS_EINPUT,
                    "%s.vocab: the id of \"%s\" must be a whole number from 0 to %d", where, v->string, KS_TOK_MAX_ID);
         if ((int32_t)x > b->max_id) b->max_id = (int32_t)x;
-        bytes += strlen(v->string) + 1;
+        size += token_size(strlen(v->string));
     }
-    KS_REQUIRE(bytes < UINT32_MAX && n < UINT32_MAX / 4, KS_EINPUT, "%s: \"vocab\" is too large", where);
+    KS_REQUIRE(size < UINT32_MAX, KS_EINPUT, "%s: \"vocab\" is too large", where);
     b->slot_mask = table_mask(n);
-    KS_NEW(b->arena, bytes);
-    KS_NEW(b->entries, n);
+    KS_NEW(b->arena, size);
     KS_NEW(b->slots, b->slot_mask + 1);
     KS_NEW(b->by_id, (size_t)b->max_id + 1);
-    size_t at = 0;
+    uint32_t place = 1;
     for (const cJSON *v = vocab->child; v; v = v->next) {
-        const size_t length = strlen(v->string);
+        const size_t bytes = strlen(v->string);
         const int32_t id = (int32_t)v->valuedouble;
-        const uint32_t hash = hash_string(v->string, length);
-        slot *p = find_slot(b, v->string, length, hash);
-        KS_REQUIRE(!p->entry, KS_EINPUT, "%s.vocab: \"%s\" is there twice", where, v->string);
+        const uint32_t hash = hash_string(v->string, bytes);
+        slot *p = find_slot(b, v->string, bytes, hash);
+        KS_REQUIRE(!p->place, KS_EINPUT, "%s.vocab: \"%s\" is there twice", where, v->string);
         KS_REQUIRE(!b->by_id[id], KS_EINPUT, "%s.vocab: id %d is given to \"%s\" and to \"%s\"", where, (int)id,
-                   b->arena + b->entries[b->by_id[id] - 1].offset, v->string);
-        memcpy(b->arena + at, v->string, length + 1);
-        b->entries[b->n_entries++] = (entry){(uint32_t)at, (uint32_t)length, id};
-        *p = (slot){hash, (uint32_t)b->n_entries};
-        b->by_id[id] = (uint32_t)b->n_entries;
-        at += length + 1;
+                   token_at(b, b->by_id[id])->text, v->string);
+        token *t = token_at(b, place);
+        *t = (token){id, (uint32_t)bytes};
+        memcpy(t->text, v->string, bytes + 1);
+        *p = (slot){hash, place};
+        b->by_id[id] = place;
+        place += (uint32_t)token_size(bytes);
     }
 done:
     return rc;
@@ -271,7 +281,6 @@ void ks_tok_bpe_free(ks_tok_bpe *b)
 {
     if (!b) return;
     free(b->arena);
-    free(b->entries);
     free(b->slots);
     free(b->by_id);
     free(b->merges);
