@@ -5,10 +5,13 @@
 #define KS_COMPUTE_CPU_DISPATCH_H
 
 #include "compute/cpu/isa/gemm.h"
+#include "compute/cpu/isa/vmath.h"
 
 typedef struct ks_cpu_ops {
     const char *name; /* "generic", "avx2", "avx512" */
     ks_gemm_panel_fn *gemm_panel;
+    ks_map_float_fn *expf, *expm1f, *tanhf, *sigmoidf, *slopef, *sech2f;
+    ks_map_double_fn *exp, *expm1, *expm1_minus_x, *log, *log1p;
 } ks_cpu_ops;
 
 KS_DECLARE(const ks_cpu_ops, ks_cpu_ops);

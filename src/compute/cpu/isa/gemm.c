@@ -171,7 +171,8 @@ static void tiles(int mr, float *c, size_t ldc, const float *a, const float *b, 
         tile(m, c + n, ldc, a, b + n, kn, first); \
         break;
             CASE(1)
-            CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+            CASE(2)
+            CASE(3) CASE(4) CASE(5) CASE(6)
 #if KS_LANES == 16
                 CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
 #endif

@@ -27,6 +27,7 @@ typedef float ks_vf __attribute__((vector_size(4 * KS_LANES)));
 typedef int32_t ks_vi __attribute__((vector_size(4 * KS_LANES)));
 typedef double ks_vd __attribute__((vector_size(4 * KS_LANES)));
 typedef int64_t ks_vl __attribute__((vector_size(4 * KS_LANES)));
+typedef uint64_t ks_vu __attribute__((vector_size(4 * KS_LANES)));
 
 KS_INLINE ks_vf ks_splat(float x)
 {
