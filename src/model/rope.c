@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/sincos.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -47,8 +48,10 @@ int ks_rope_tables(const ks_arch *a, int32_t T, float *cos_t, float *sin_t)
     for (size_t t = 0; t < (size_t)T; t++)
         for (size_t i = 0; i < half; i++) {
             const float angle = (float)t * inv_freq[i];
-            cos_t[t * half + i] = (float)cos((double)angle) * scale;
-            sin_t[t * half + i] = (float)sin((double)angle) * scale;
+            double sine, cosine;
+            ks_sincos((double)angle, &sine, &cosine);
+            cos_t[t * half + i] = (float)cosine * scale;
+            sin_t[t * half + i] = (float)sine * scale;
         }
 done:
     free(inv_freq);

@@ -1,0 +1,527 @@
+/* Models from files to layers: binding by role, what is refused, and the weights provider's two sources. */
+#include "base/error.h"
+#include "base/sha256.h"
+#include "model/weights.h"
+#include "support/scratch.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char dir[SCRATCH_PATH];
+
+static const char *const names[] = {"a_qwen2",  "b_qwen2_tied", "c_starcoder2",    "d_gemma",  "e_llama",
+                                    "f_llama3", "g_phi3",       "h_phi3_longrope", "i_mistral"};
+enum { NAMES = sizeof names / sizeof *names, MATRICES = 7 };
+static const size_t fields[MATRICES] = {offsetof(ks_layer, q),    offsetof(ks_layer, k),  offsetof(ks_layer, v),   offsetof(ks_layer, o),
+                                        offsetof(ks_layer, gate), offsetof(ks_layer, up), offsetof(ks_layer, down)};
+
+static const ks_tensor *matrix(const ks_layer *layer, int i)
+{
+    return (const ks_tensor *)((const char *)layer + fields[i]);
+}
+
+static ks_model *open_model(const char *path)
+{
+    ks_model *m = NULL;
+    if (ks_model_open(&m, path)) fail_msg("%s", ks_error_text());
+    return m;
+}
+
+static ks_model *open_golden(const char *name)
+{
+    char path[128];
+    snprintf(path, sizeof path, "goldens/models/%s", name);
+    return open_model(path);
+}
+
+/* The rows of a stored tensor from first_row on are what t shows. */
+static void assert_view(const ks_model *m, const ks_tensor *t, const char *name, int64_t first_row, int64_t rows, int64_t cols)
+{
+    const ks_st_tensor *s = ks_st_find(ks_model_files(m), name);
+    assert_non_null(s);
+    assert_int_equal(t->rows, rows);
+    assert_int_equal(t->cols, cols);
+    assert_int_equal(t->ld, cols);
+    assert_int_equal(t->dtype, s->dtype);
+    assert_ptr_equal(t->data, (const char *)s->data + (size_t)(first_row * cols) * ks_dtype_size(s->dtype));
+}
+
+static void assert_vector(const ks_model *m, const float *v, const char *name, int64_t n, float plus)
+{
+    const ks_st_tensor *s = ks_st_find(ks_model_files(m), name);
+    assert_non_null(s);
+    assert_non_null(v);
+    assert_int_equal(s->shape[0], n);
+    for (int64_t i = 0; i < n; i++) assert_true(v[i] == ks_f32_at(s->data, s->dtype, (size_t)i) + plus);
+}
+
+static void test_binds_every_golden_model(void **state)
+{
+    (void)state;
+    for (int i = 0; i < NAMES; i++) {
+        ks_model *m = open_golden(names[i]);
+        const ks_arch *a = ks_model_arch(m);
+        const int64_t sizes[MATRICES][2] = {{a->H * a->E, a->D}, {a->G * a->E, a->D}, {a->G * a->E, a->D}, {a->D, a->H * a->E},
+                                            {a->F, a->D},        {a->F, a->D},        {a->D, a->F}};
+        for (int32_t l = 0; l < a->L; l++) {
+            const ks_layer *layer = ks_model_layer(m, l);
+            for (int k = 0; k < MATRICES; k++) {
+                const ks_tensor *t = matrix(layer, k);
+                if (k == 4 && !a->gated) {
+                    assert_null(t->data);
+                    continue;
+                }
+                assert_non_null(t->data);
+                assert_int_equal(t->rows, sizes[k][0]);
+                assert_int_equal(t->cols, sizes[k][1]);
+            }
+            assert_true(layer->norm1 && layer->norm2);
+            assert_int_equal(layer->norm1_bias != NULL, a->norm == KS_NORM_LAYER);
+            assert_int_equal(layer->q_bias && layer->k_bias && layer->v_bias, a->qkv_bias);
+            assert_int_equal(layer->o_bias != NULL, a->o_bias);
+            assert_int_equal(layer->up_bias && layer->down_bias, a->mlp_bias);
+        }
+        const ks_tensor e = ks_model_embedding(m), h = ks_model_head(m);
+        assert_int_equal(e.rows, a->V);
+        assert_int_equal(h.rows, a->V);
+        assert_int_equal(h.data == e.data, a->tied);
+        assert_non_null(ks_model_final_norm(m));
+        assert_int_equal(ks_model_final_norm_bias(m) != NULL, a->norm == KS_NORM_LAYER);
+        char *bad = NULL;
+        assert_int_equal(ks_model_find_nonfinite(m, &bad), KS_OK);
+        assert_null(bad);
+        ks_model_close(m);
+    }
+}
+
+static void test_roles(void **state)
+{
+    (void)state;
+    ks_model *m = open_golden("h_phi3_longrope"); /* H 4, G 2, E 16, F 128: q, k, v and gate, up lie one under the other */
+    const ks_layer *l = ks_model_layer(m, 2);
+    assert_view(m, &l->q, "model.layers.2.self_attn.qkv_proj.weight", 0, 64, 64);
+    assert_view(m, &l->k, "model.layers.2.self_attn.qkv_proj.weight", 64, 32, 64);
+    assert_view(m, &l->v, "model.layers.2.self_attn.qkv_proj.weight", 96, 32, 64);
+    assert_view(m, &l->gate, "model.layers.2.mlp.gate_up_proj.weight", 0, 128, 64);
+    assert_view(m, &l->up, "model.layers.2.mlp.gate_up_proj.weight", 128, 128, 64);
+    ks_model_close(m);
+
+    m = open_golden("d_gemma"); /* 1 + w */
+    assert_vector(m, ks_model_layer(m, 3)->norm1, "model.layers.3.input_layernorm.weight", 64, 1);
+    assert_vector(m, ks_model_layer(m, 3)->norm2, "model.layers.3.post_attention_layernorm.weight", 64, 1);
+    assert_vector(m, ks_model_final_norm(m), "model.norm.weight", 64, 1);
+    ks_model_close(m);
+
+    m = open_golden("c_starcoder2");
+    l = ks_model_layer(m, 4);
+    assert_view(m, &l->up, "model.layers.4.mlp.c_fc.weight", 0, 192, 64);
+    assert_view(m, &l->down, "model.layers.4.mlp.c_proj.weight", 0, 64, 192);
+    assert_vector(m, l->norm1_bias, "model.layers.4.input_layernorm.bias", 64, 0);
+    assert_vector(m, l->o_bias, "model.layers.4.self_attn.o_proj.bias", 64, 0);
+    assert_vector(m, l->k_bias, "model.layers.4.self_attn.k_proj.bias", 32, 0);
+    assert_vector(m, l->up_bias, "model.layers.4.mlp.c_fc.bias", 192, 0);
+    assert_vector(m, ks_model_final_norm_bias(m), "model.norm.bias", 64, 0);
+    ks_model_close(m);
+}
+
+static void test_sha256_is_over_the_files_in_order(void **state)
+{
+    (void)state;
+    ks_model *m = open_golden("e_llama");
+    ks_sha256 s;
+    char expected[65], found[65];
+    ks_sha256_init(&s);
+    for (int i = 0; i < 3; i++)
+        ks_sha256_update(&s, ks_st_file_at(ks_model_files(m), i)->map, (size_t)ks_st_file_at(ks_model_files(m), i)->bytes);
+    ks_sha256_final_hex(&s, expected);
+    assert_int_equal(ks_model_weights_sha256(m, found), KS_OK);
+    assert_string_equal(found, expected);
+    ks_model_close(m);
+}
+
+/* A copy of a golden model under `name` with tensors of its own, which the caller edits between begin and end. */
+typedef struct copy {
+    ks_model *from;
+    const char *name;
+    ks_st_tensor t[200];
+    size_t n;
+} copy;
+
+static void begin(copy *c, const char *golden, const char *name)
+{
+    char path[256];
+    c->from = open_golden(golden);
+    c->name = name;
+    c->n = ks_st_count(ks_model_files(c->from));
+    for (size_t i = 0; i < c->n; i++) c->t[i] = *ks_st_at(ks_model_files(c->from), i);
+    snprintf(path, sizeof path, "%s/config.json", ks_model_dir(c->from));
+    char to[128];
+    snprintf(to, sizeof to, "%s/config.json", name);
+    scratch_copy(dir, to, path);
+}
+
+static ks_st_tensor *edit(copy *c, const char *tensor)
+{
+    for (size_t i = 0; i < c->n; i++)
+        if (!strcmp(c->t[i].name, tensor)) return &c->t[i];
+    fail_msg("no tensor %s", tensor);
+    return NULL;
+}
+
+static void drop(copy *c, const char *tensor)
+{
+    *edit(c, tensor) = c->t[c->n - 1];
+    c->n--;
+}
+
+static const char *end(copy *c)
+{
+    char to[128];
+    snprintf(to, sizeof to, "%s/model.safetensors", c->name);
+    scratch_safetensors(dir, to, c->t, c->n);
+    ks_model_close(c->from);
+    return scratch_path(dir, c->name);
+}
+
+static void refused(const char *path, const char *part, const char *other)
+{
+    ks_model *m = NULL;
+    const int rc = ks_model_open(&m, path);
+    if (rc != KS_EINPUT || !strstr(ks_error_text(), part) || !strstr(ks_error_text(), other))
+        fail_msg("expected an error with \"%s\" and \"%s\"; status %d, \"%s\"", part, other, rc, ks_error_text());
+    assert_null(m);
+}
+
+static void test_refuses_weights_that_do_not_fit(void **state)
+{
+    (void)state;
+    static char up[] = "model.layers.1.mlp.up_proj.weight", bias[] = "model.layers.1.self_attn.o_proj.bias";
+    copy c;
+    begin(&c, "b_qwen2_tied", "missing");
+    drop(&c, up);
+    refused(end(&c), up, "[144, 64] is missing");
+
+    begin(&c, "b_qwen2_tied", "unexpected");
+    c.t[c.n] = *edit(&c, "model.norm.weight");
+    c.t[c.n++].name = bias;
+    refused(end(&c), bias, "has no place in a qwen2 model");
+
+    begin(&c, "b_qwen2_tied", "more_layers");
+    c.t[c.n] = *edit(&c, "model.layers.0.mlp.up_proj.weight");
+    c.t[c.n++].name = (char[]){"model.layers.4.mlp.up_proj.weight"};
+    refused(end(&c), "model.layers.4.mlp.up_proj.weight", "4 layers");
+
+    begin(&c, "b_qwen2_tied", "shape");
+    edit(&c, up)->shape[0] = 64;
+    edit(&c, up)->shape[1] = 144;
+    refused(end(&c), up, "[144, 64] by config.json, found [64, 144]");
+
+    begin(&c, "b_qwen2_tied", "dimensions");
+    edit(&c, up)->n_dims = 3;
+    edit(&c, up)->shape[2] = 1;
+    refused(end(&c), up, "found [144, 64, 1]");
+
+    begin(&c, "b_qwen2_tied", "dtype");
+    edit(&c, up)->dtype_name = "I16";
+    refused(end(&c), up, "I16");
+
+    begin(&c, "a_qwen2", "headless"); /* not tied: the head is needed */
+    drop(&c, "lm_head.weight");
+    refused(end(&c), "lm_head.weight", "missing");
+}
+
+static void test_accepts_harmless_tensors(void **state)
+{
+    (void)state;
+    static float table[8];
+    copy c;
+    begin(&c, "b_qwen2_tied", "harmless");
+    c.t[c.n] = *edit(&c, "model.embed_tokens.weight");
+    c.t[c.n++].name = (char[]){"lm_head.weight"};
+    c.t[c.n] =
+        (ks_st_tensor){.name = (char[]){"model.layers.0.self_attn.rotary_emb.inv_freq"}, .dtype_name = "F32", .n_dims = 1, .shape = {8}};
+    c.t[c.n].data = table;
+    c.t[c.n++].bytes = sizeof table;
+    ks_model *m = open_model(end(&c));
+    assert_ptr_equal(ks_model_head(m).data, ks_model_embedding(m).data);
+    assert_int_equal(ks_model_parameters(m), 197696);
+    ks_model_close(m);
+}
+
+static void test_finds_what_is_not_finite(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *golden;
+        uint32_t bits;
+        size_t size;
+        bool bad;
+    } cases[] = {{"b_qwen2_tied", 0x7f80, 2, true}, {"b_qwen2_tied", 0xffc1, 2, true}, {"b_qwen2_tied", 0x7f7f, 2, false},
+                 {"i_mistral", 0x7c00, 2, true},    {"i_mistral", 0xfe00, 2, true},    {"i_mistral", 0x7bff, 2, false},
+                 {"f_llama3", 0x7f800000, 4, true}, {"f_llama3", 0x7f7fffff, 4, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static char down[] = "model.layers.2.mlp.down_proj.weight";
+        copy c;
+        begin(&c, cases[i].golden, "values");
+        ks_st_tensor *t = edit(&c, down);
+        char *data = malloc((size_t)t->bytes);
+        assert_non_null(data);
+        memcpy(data, t->data, (size_t)t->bytes);
+        memcpy(data + (i % 2 ? (size_t)t->bytes - cases[i].size : 0), &cases[i].bits,
+               cases[i].size); /* little-endian, first or last element */
+        t->data = data;
+        ks_model *m = open_model(end(&c));
+        char *bad = NULL;
+        assert_int_equal(ks_model_find_nonfinite(m, &bad), KS_OK);
+        if (cases[i].bad) assert_string_equal(bad, down);
+        else assert_null(bad);
+        free(bad);
+        free(data);
+        ks_model_close(m);
+    }
+}
+
+static void test_widening_is_exact(void **state)
+{
+    (void)state;
+    /* Every f16 against its definition: sign, exponent, fraction. */
+    for (uint32_t h = 0; h < 0x10000; h++) {
+        const int e = (int)(h >> 10 & 31);
+        const float f = (float)(h & 1023);
+        const float x = ks_f32_of_f16((uint16_t)h);
+        if (e == 31) {
+            assert_true(f != 0 ? x != x : x == (h >> 15 ? -1 : 1) * __builtin_inff());
+            continue;
+        }
+        float y = e ? 1024 + f : f;
+        for (int k = e ? e : 1; k < 25; k++) y /= 2;
+        for (int k = 25; k < e; k++) y *= 2;
+        assert_true(x == (h >> 15 ? -y : y) && !!__builtin_signbit(x) == (h >> 15));
+    }
+    assert_true(ks_f32_of_bf16(0x3f80) == 1 && ks_f32_of_bf16(0xc000) == -2 && ks_f32_of_bf16(1) == 0x1p-133f);
+}
+
+static void assert_same_layer(ks_weights *streamed, const ks_model *m, int32_t l)
+{
+    ks_layer s;
+    const ks_layer *r = ks_model_layer(m, l);
+    if (ks_weights_acquire(streamed, l, &s)) fail_msg("layer %d: %s", l, ks_error_text());
+    for (int k = 0; k < MATRICES; k++) {
+        const ks_tensor *x = matrix(&s, k), *y = matrix(r, k);
+        assert_true(x->rows == y->rows && x->cols == y->cols && x->ld == y->ld && x->dtype == y->dtype);
+        if (!y->data) {
+            assert_null(x->data);
+            continue;
+        }
+        assert_ptr_not_equal(x->data, y->data);
+        assert_memory_equal(x->data, y->data, (size_t)(x->rows * x->ld) * ks_dtype_size(x->dtype));
+    }
+    assert_true(s.norm1 == r->norm1 && s.q_bias == r->q_bias && s.down_bias == r->down_bias);
+    ks_weights_release(streamed, l);
+}
+
+static void assert_same_head(ks_weights *streamed, const ks_model *m, int32_t block, int64_t *next)
+{
+    ks_tensor t;
+    int64_t first = -1;
+    const ks_tensor head = ks_model_head(m);
+    if (ks_weights_acquire_head(streamed, block, &t, &first)) fail_msg("head block %d: %s", block, ks_error_text());
+    assert_int_equal(first, *next);
+    assert_true(t.rows > 0 && first + t.rows <= head.rows && t.cols == head.cols);
+    const size_t row = (size_t)head.ld * ks_dtype_size(head.dtype);
+    assert_memory_equal(t.data, (const char *)head.data + (size_t)first * row, (size_t)t.rows * row);
+    *next = first + t.rows;
+    ks_weights_release_head(streamed, block);
+}
+
+static void test_streamed_equals_resident(void **state)
+{
+    (void)state;
+    for (int i = 0; i < NAMES; i++) {
+        ks_model *m = open_golden(names[i]);
+        const ks_arch *a = ks_model_arch(m);
+        ks_weights *w = NULL, *resident = NULL;
+        assert_int_equal(ks_weights_open(&w, m, KS_WEIGHTS_STREAMED), KS_OK);
+        assert_int_equal(ks_weights_open(&resident, m, KS_WEIGHTS_RESIDENT), KS_OK);
+        assert_int_equal(ks_weights_head_blocks(resident), 1);
+        assert_int_equal(ks_weights_bytes(w), ks_weights_predict(m, KS_WEIGHTS_STREAMED));
+        assert_true(ks_weights_head_blocks(w) >= 1);
+
+        ks_layer l;
+        assert_int_equal(ks_weights_acquire(resident, a->L - 1, &l), KS_OK);
+        assert_memory_equal(&l, ks_model_layer(m, a->L - 1), sizeof l);
+        ks_weights_release(resident, a->L - 1);
+
+        /* Passes; within each the head goes round twice, as for two chunks of rows. */
+        for (int pass = 0; pass < 3; pass++) {
+            for (int32_t k = 0; k < a->L; k++) assert_same_layer(w, m, k);
+            for (int chunk = 0; chunk < 2; chunk++) {
+                int64_t next = 0;
+                for (int32_t b = 0; b < ks_weights_head_blocks(w); b++) assert_same_head(w, m, b, &next);
+                assert_int_equal(next, a->V);
+            }
+        }
+        /* Any order works. */
+        unsigned seed = 7;
+        for (int k = 0; k < 60; k++) {
+            seed = seed * 1103515245u + 12345u;
+            assert_same_layer(w, m, (int32_t)(seed >> 16) % a->L);
+        }
+        assert_int_equal(ks_weights_acquire(w, a->L, &l), KS_EMACHINE);
+        assert_int_equal(ks_weights_acquire(w, -1, &l), KS_EMACHINE);
+        ks_weights_close(w);
+        ks_weights_close(resident);
+        ks_model_close(m);
+    }
+}
+
+static void test_two_may_be_held(void **state)
+{
+    (void)state;
+    ks_model *m = open_golden("a_qwen2");
+    ks_weights *w = NULL;
+    ks_layer x, y, z;
+    assert_int_equal(ks_weights_open(&w, m, KS_WEIGHTS_STREAMED), KS_OK);
+    assert_int_equal(ks_weights_acquire(w, 0, &x), KS_OK);
+    assert_int_equal(ks_weights_acquire(w, 1, &y), KS_OK);
+    assert_int_equal(ks_weights_acquire(w, 2, &z), KS_EMACHINE);
+    assert_non_null(strstr(ks_error_text(), "held"));
+    const ks_tensor *q = &ks_model_layer(m, 0)->q;
+    assert_memory_equal(x.q.data, q->data, (size_t)(q->rows * q->ld) * 2);
+    ks_weights_release(w, 0);
+    assert_int_equal(ks_weights_acquire(w, 2, &z), KS_OK);
+    q = &ks_model_layer(m, 1)->q;
+    assert_memory_equal(y.q.data, q->data, (size_t)(q->rows * q->ld) * 2);
+    ks_weights_close(w); /* with two held: the engine may leave by an error */
+    ks_model_close(m);
+}
+
+static void test_a_file_cut_short_is_an_error_not_a_crash(void **state)
+{
+    (void)state;
+    copy c;
+    begin(&c, "g_phi3", "cut");
+    ks_model *m = open_model(end(&c));
+    ks_weights *w = NULL, *resident = NULL;
+    assert_int_equal(ks_weights_open(&w, m, KS_WEIGHTS_STREAMED), KS_OK);
+    assert_int_equal(ks_weights_open(&resident, m, KS_WEIGHTS_RESIDENT), KS_OK);
+    assert_int_equal(truncate(ks_st_file_at(ks_model_files(m), 0)->path, 100000), 0);
+    ks_layer l;
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(ks_weights_acquire(w, 3, &l), KS_EMACHINE);
+        assert_non_null(strstr(ks_error_text(), "cut/model.safetensors"));
+        assert_int_equal(ks_weights_acquire(resident, 3, &l), KS_EMACHINE);
+        assert_non_null(strstr(ks_error_text(), "cut/model.safetensors"));
+    }
+    char *bad = NULL, hex[65];
+    assert_int_equal(ks_model_find_nonfinite(m, &bad), KS_EMACHINE);
+    assert_int_equal(ks_model_weights_sha256(m, hex), KS_EMACHINE);
+    ks_weights_close(w);
+    ks_weights_close(resident);
+    ks_model_close(m);
+}
+
+/* Kilobytes of /proc/self/status, for example "RssFile:". */
+static long status_kb(const char *key)
+{
+    char line[256];
+    long kb = -1;
+    FILE *f = fopen("/proc/self/status", "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        if (!strncmp(line, key, strlen(key))) kb = strtol(line + strlen(key), NULL, 10);
+    fclose(f);
+    return kb;
+}
+
+/* 24 layers of 1.4 MB and a head as large as four of them: the process must hold two buffers, not the 43 MB of the file. */
+static void test_streaming_holds_two_buffers(void **state)
+{
+    (void)state;
+    enum { L = 24, D = 256, F = 512, V = 10000, EACH = 9, N = 2 + EACH * L };
+    static const struct {
+        const char *name;
+        int64_t rows, cols;
+    } layer[EACH] = {{"self_attn.q_proj", D, D}, {"self_attn.k_proj", D, D}, {"self_attn.v_proj", D, D},
+                     {"self_attn.o_proj", D, D}, {"mlp.gate_proj", F, D},    {"mlp.up_proj", F, D},
+                     {"mlp.down_proj", D, F},    {"input_layernorm", D, 0},  {"post_attention_layernorm", D, 0}};
+    ks_st_tensor *t = calloc(N, sizeof *t);
+    char(*name)[96] = calloc(N, sizeof *name);
+    char *data = calloc(V, 2 * D);
+    assert_true(t && name && data);
+    for (int i = 0; i < V * 2 * D; i++) data[i] = (char)(i * 7 % 60);
+    for (int i = 0; i < N; i++) {
+        const int l = (i - 2) / EACH, k = (i - 2) % EACH;
+        if (i < 2) strcpy(name[i], i ? "model.norm.weight" : "model.embed_tokens.weight");
+        else snprintf(name[i], sizeof name[i], "model.layers.%d.%s.weight", l, layer[k].name);
+        const int64_t rows = i == 0 ? V : i == 1 ? D : layer[k].rows, cols = i == 0 ? D : i == 1 ? 0 : layer[k].cols;
+        t[i] = (ks_st_tensor){
+            .name = name[i], .dtype_name = "BF16", .n_dims = cols ? 2 : 1, .shape = {rows, cols}, .bytes = 2 * rows * (cols ? cols : 1)};
+        t[i].data = data + (i < 2 ? 0 : 64 * i);
+    }
+    scratch_text(
+        dir, "large/config.json",
+        "{\"model_type\":\"llama\",\"num_hidden_layers\":24,\"hidden_size\":256,\"num_attention_heads\":4,\"intermediate_size\":512,"
+        "\"vocab_size\":10000,\"max_position_embeddings\":64,\"tie_word_embeddings\":true}");
+    scratch_safetensors(dir, "large/model.safetensors", t, N);
+    free(data);
+
+    ks_model *m = open_model(scratch_path(dir, "large"));
+    const long file_before = status_kb("RssFile:"), before = status_kb("VmRSS:");
+    ks_weights *w = NULL;
+    assert_int_equal(ks_weights_open(&w, m, KS_WEIGHTS_STREAMED), KS_OK);
+    const long buffers = (long)(ks_weights_bytes(w) / 1024);
+    assert_in_range(buffers, 2 * 1200, 2 * 1500);
+    assert_in_range(ks_weights_head_blocks(w), 4, 5);
+    long most = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int32_t l = 0; l < L; l++) {
+            ks_layer x;
+            assert_int_equal(ks_weights_acquire(w, l, &x), KS_OK);
+            ks_weights_release(w, l);
+            if (status_kb("VmRSS:") > most) most = status_kb("VmRSS:");
+        }
+        for (int32_t b = 0; b < ks_weights_head_blocks(w); b++) {
+            ks_tensor x;
+            int64_t first;
+            assert_int_equal(ks_weights_acquire_head(w, b, &x, &first), KS_OK);
+            ks_weights_release_head(w, b);
+        }
+    }
+    print_message("file %ld kB, buffers %ld kB, growth of RSS %ld kB, of its file pages %ld kB\n",
+                  (long)(ks_st_file_at(ks_model_files(m), 0)->bytes / 1024), buffers, most - before, status_kb("RssFile:") - file_before);
+    assert_true(most - before < buffers + 8 * 1024);
+    assert_true(status_kb("RssFile:") - file_before < 1024);
+    ks_weights_close(w);
+    ks_model_close(m);
+    free(t);
+    free(name);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_binds_every_golden_model),
+        cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_sha256_is_over_the_files_in_order),
+        cmocka_unit_test(test_refuses_weights_that_do_not_fit),
+        cmocka_unit_test(test_accepts_harmless_tensors),
+        cmocka_unit_test(test_finds_what_is_not_finite),
+        cmocka_unit_test(test_widening_is_exact),
+        cmocka_unit_test(test_streamed_equals_resident),
+        cmocka_unit_test(test_two_may_be_held),
+        cmocka_unit_test(test_a_file_cut_short_is_an_error_not_a_crash),
+        cmocka_unit_test(test_streaming_holds_two_buffers),
+    };
+    scratch_make(dir);
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    scratch_remove(dir);
+    return failed;
+}
