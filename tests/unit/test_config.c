@@ -381,6 +381,32 @@ static void mistakes_are_named(void **state)
     assert_null(c);
 }
 
+/* A file cut anywhere is refused with a message; one flipped byte is refused or still gives at least one sweep. */
+static void damaged(void **state)
+{
+    (void)state;
+    const char *text = "{\"models\":[{\"id\":\"a/b\"}],\"groups\":[\"g\"],\"memory\":\"2G\",\"sweeps\":[{\"name\":\"x\",\"kind\":\"set\","
+                       "\"values\":[0,0.5],\"heads\":[1,2],\"windows\":[[0,4],[1,3]]},{\"windows\":{\"center\":1}}]}";
+    char copy[512];
+    ks_config *c = NULL;
+    const size_t bytes = strlen(text);
+    for (size_t n = 0; n < bytes; n++) {
+        snprintf(copy, sizeof copy, "%.*s", (int)n, text);
+        assert_int_equal(load(&c, copy), KS_EUSAGE);
+        assert_true(strlen(ks_error_text()) > 8);
+    }
+    static const char bytes_to_try[] = "\"{}[]:,-9eE.x\\\xff";
+    for (size_t at = 0; at < bytes; at++)
+        for (const char *b = bytes_to_try; *b; b++) {
+            memcpy(copy, text, bytes + 1);
+            copy[at] = *b;
+            const int rc = load(&c, copy);
+            assert_true(rc == KS_EUSAGE || (rc == KS_OK && c->n_sweeps > 0));
+            if (!rc) ks_config_free(c);
+            c = NULL;
+        }
+}
+
 static void check_windows(const ks_sweep *s, int32_t L, size_t n, const ks_window *expected)
 {
     ks_window *w = NULL;
@@ -454,7 +480,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(full_file), cmocka_unit_test(canonical),          cmocka_unit_test(shipped_files),
         cmocka_unit_test(defaults),  cmocka_unit_test(options_override),   cmocka_unit_test(windows),
-        cmocka_unit_test(help),      cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(help),      cmocka_unit_test(mistakes_are_named), cmocka_unit_test(damaged),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
