@@ -36,8 +36,9 @@ typedef struct look {
     const char *marker, *target, *other, *end_marker, *end_target, *end_other, *dim, *plain;
 } look;
 
+#define SEPARATOR "\x1b[2m\xc2\xb7\x1b[0m"
 static const look brackets = {"{", "[", "", "}", "]", "\xc2\xb7", "", ""};
-static const look colours = {"\x1b[30;43m", "\x1b[30;46m", "", "\x1b[0m", "\x1b[0m", "\x1b[2m\xc2\xb7\x1b[0m", "\x1b[2m", "\x1b[0m"};
+static const look colours = {"\x1b[30;43m", "\x1b[30;46m", "", "\x1b[0m" SEPARATOR, "\x1b[0m" SEPARATOR, SEPARATOR, "\x1b[2m", "\x1b[0m"};
 
 static const look *choose_look(void)
 {
