@@ -63,6 +63,7 @@ typedef struct ks_tok_scan ks_tok_scan; /* one walk's state */
 
 /* pattern: Oniguruma's syntax as tokenizer files use it, or literal text. KS_EINPUT says what is not supported, after `where`. */
 int ks_tok_regex_new(ks_tok_regex **out, const char *pattern, bool literal, const char *where);
+bool ks_tok_regex_may_be_empty(const ks_tok_regex *r); /* it may match no characters */
 void ks_tok_regex_free(ks_tok_regex *r);
 /* Matches of r in s [n], first to last: *found false at the end. start_scan's result is freed by free_scan. */
 int ks_tok_scan_new(ks_tok_scan **out, const ks_tok_regex *r);

@@ -179,15 +179,14 @@ done:
     return rc;
 }
 
-/* Takes white space off the ranges. The first token keeps one space at its front where a prefix space was put: that one has no
- * character in the text. */
+/* Takes white space off the ranges. One space at the front of the first token stays where a prefix space may have been put: that
+ * one has no character in the text. Two were not put there. */
 static void trim(const processor *b, ks_tok_tokens *tokens)
 {
     for (size_t i = 0; i < tokens->n; i++) {
         ks_tok_token *t = &tokens->list[i];
-        uint32_t lead = t->lead;
-        if (lead && b->add_prefix_space && (i == 0 || t->start == 0)) lead--;
-        t->start = t->end - t->start < lead ? t->end : t->start + lead;
+        const bool kept = t->lead == 1 && b->add_prefix_space && (i == 0 || t->start == 0);
+        if (!kept) t->start = t->end - t->start < t->lead ? t->end : t->start + t->lead;
         if (t->trail && t->end >= t->trail) t->end = t->end - t->start < t->trail ? t->start : t->end - t->trail;
     }
 }

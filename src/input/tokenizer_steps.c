@@ -88,8 +88,12 @@ static int append_replace(ks_tok_steps *s, const char *pattern, bool literal, co
     ks_tok_regex *regex = NULL;
     char *copy = ks_strdup(content);
     if (!copy) return KS_EMACHINE;
-    const int rc = ks_tok_regex_new(&regex, pattern, literal, where);
+    int rc = ks_tok_regex_new(&regex, pattern, literal, where);
+    /* The reference doubles what is put before the first character so. */
+    if (!rc && ks_tok_regex_may_be_empty(regex))
+        rc = ks_error(KS_EINPUT, "%s: Replace by a pattern that matches nothing is not supported: %s", where, pattern);
     if (rc) {
+        ks_tok_regex_free(regex);
         free(copy);
         return rc;
     }
@@ -282,8 +286,7 @@ static int replace(const step *p, ks_tok_scan *scan, ks_tok_text *out, const ks_
         ks_tok_text_copy(out, in, last, w->begin + begin);
         last = w->begin + end;
         /* The new text stands for the last character of the old. */
-        if (end) ks_tok_text_append(out, p->text, n, in->from[last - 1], in->to[last - 1]);
-        else ks_tok_text_append(out, p->text, n, in->from[w->begin], in->from[w->begin]);
+        ks_tok_text_append(out, p->text, n, in->from[last - 1], in->to[last - 1]);
     }
     ks_tok_text_copy(out, in, last, w->end);
 done:
