@@ -205,8 +205,7 @@ done:
     return rc;
 }
 
-static int warn(ks_arch *a, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int warn(ks_arch *a, const char *format, ...)
+int ks_arch_warn(ks_arch *a, const char *format, ...)
 {
     char line[512];
     va_list args;
@@ -276,8 +275,8 @@ static int read_activation(ks_arch *a, const ks_family *f, const cJSON *root, co
                "%s: hidden_act \"%s\" is not supported; supported: silu, gelu_pytorch_tanh, gelu", c->where, name);
     a->act = acts[i].act;
     if (other && strcmp(other, name))
-        KS_TRY(
-            warn(a, "hidden_activation is \"%s\", hidden_act \"%s\": transformers computes the latter, and so does kosweep", other, name));
+        KS_TRY(ks_arch_warn(a, "hidden_activation is \"%s\", hidden_act \"%s\": transformers computes the latter, and so does kosweep",
+                            other, name));
 done:
     return rc;
 }

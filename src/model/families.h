@@ -4,6 +4,8 @@
 #ifndef KS_MODEL_FAMILIES_H
 #define KS_MODEL_FAMILIES_H
 
+#include "model/model.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -72,11 +74,13 @@ const ks_family *ks_family_find(const char *model_type);
 /* "gemma, llama, ..." */
 const char *ks_family_list(void);
 
-/* Global tensors of a model, for the offsets in the tables. */
-#include "model/model.h"
+/* What a model has once, for the offsets in the tables. */
 typedef struct ks_globals {
     ks_tensor embedding, head;                 /* [V, D]; head only where it is not tied */
     const float *final_norm, *final_norm_bias; /* [D] */
 } ks_globals;
+
+/* Appends a line to a->warnings. */
+int ks_arch_warn(ks_arch *a, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

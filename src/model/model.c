@@ -129,6 +129,19 @@ done:
     return rc;
 }
 
+/* A tied head that is stored too is not used, as in transformers. Where it is not the embedding somebody trained it: the first megabyte
+ * tells. */
+static int check_second_head(ks_model *m)
+{
+    const ks_st_tensor *head = m->arch->tied ? ks_st_find(m->st, "lm_head.weight") : NULL;
+    const ks_tensor *e = &m->globals.embedding;
+    if (!head) return KS_OK;
+    const size_t bytes = head->bytes < 1 << 20 ? (size_t)head->bytes : (size_t)1 << 20;
+    if (head->has_dtype && head->dtype == e->dtype && !memcmp(head->data, e->data, bytes)) return KS_OK;
+    return ks_arch_warn(m->arch,
+                        "lm_head.weight differs from the embedding, but the head is tied: it is not used (nor is it by transformers)");
+}
+
 /* Tensors without a role that are known to be harmless: tables that old checkpoints stored, and the second copy of a tied head. */
 static bool may_be_ignored(const ks_model *m, const ks_st_tensor *t)
 {
@@ -167,19 +180,17 @@ done:
 
 static int check_dtype(ks_model *m)
 {
+    int rc = KS_OK;
     ks_arch *a = m->arch;
     ks_dtype most = KS_BF16;
     for (int d = KS_BF16; d <= KS_F32; d++)
         if (m->bytes_of[d] > m->bytes_of[most]) most = (ks_dtype)d;
-    if (a->has_dtype && a->dtype != most) {
-        char *joined = ks_format("%s%sconfig.json says %s, the weights are %s: they are computed as stored", a->warnings,
-                                 a->warnings[0] ? "\n" : "", ks_dtype_name(a->dtype), ks_dtype_name(most));
-        if (!joined) return KS_EMACHINE;
-        free(a->warnings);
-        a->warnings = joined;
-    }
+    if (a->has_dtype && a->dtype != most)
+        KS_TRY(ks_arch_warn(a, "config.json says %s, the weights are %s: they are computed as stored", ks_dtype_name(a->dtype),
+                            ks_dtype_name(most)));
     a->dtype = most;
-    return KS_OK;
+done:
+    return rc;
 }
 
 int ks_model_open(ks_model **out, const char *dir)
@@ -191,6 +202,7 @@ int ks_model_open(ks_model **out, const char *dir)
     KS_TRY(ks_arch_read(&m->arch, dir));
     KS_TRY(ks_st_open(&m->st, dir));
     KS_TRY(bind_all(m, ks_family_find(m->arch->family)));
+    KS_TRY(check_second_head(m));
     KS_TRY(check_dtype(m));
     /* Headers and vectors were read through the maps: give the pages back, so that a streamed model holds only its buffers. */
     for (int i = 0; i < ks_st_files(m->st); i++) {

@@ -3,7 +3,7 @@
  * Order of use: layers 0..L-1, then head blocks 0.., then either from the first layer again (next pass) or the head blocks again
  * (next chunk of rows). Other orders work, more slowly. One thread calls; what is acquired may be read by many until its release.
  *
- *   resident  the mapped files themselves
+ *   resident  the mapped files themselves; a file that is cut short while its pages are in use ends the process
  *   streamed  two buffers; while the caller computes on one, a thread reads what comes next into the other, so that the process
  *             holds two layers however large the model is
  *

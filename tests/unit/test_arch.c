@@ -384,6 +384,26 @@ static void test_refuses_damaged_text(void **state)
     assert_null(a);
 }
 
+/* Any byte replaced by any of a few others: read or refused, never worse (the sanitizers watch). */
+static void test_survives_damage(void **state)
+{
+    (void)state;
+    static const char others[] = "\"{}[]:,-019e.\\ \x01\xff";
+    int refusals = 0;
+    for (size_t i = 0; i < strlen(llama32); i++)
+        for (const char *c = others; *c; c++) {
+            char text[sizeof llama32];
+            memcpy(text, llama32, sizeof text);
+            text[i] = *c;
+            ks_arch *a = NULL;
+            const int rc = ks_arch_parse(&a, text, strlen(text), "config.json");
+            assert_true(rc == KS_OK || rc == KS_EINPUT);
+            refusals += rc != KS_OK;
+            ks_arch_free(a);
+        }
+    assert_true(refusals > 10000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -395,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_refuses_by_name),
         cmocka_unit_test(test_refuses_sizes),
         cmocka_unit_test(test_refuses_damaged_text),
+        cmocka_unit_test(test_survives_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -252,6 +252,16 @@ static void test_accepts_harmless_tensors(void **state)
     ks_model *m = open_model(end(&c));
     assert_ptr_equal(ks_model_head(m).data, ks_model_embedding(m).data);
     assert_int_equal(ks_model_parameters(m), 197696);
+    assert_string_equal(ks_model_arch(m)->warnings, "");
+    ks_model_close(m);
+
+    /* A second head of its own is not used either, but said. */
+    begin(&c, "b_qwen2_tied", "second_head");
+    c.t[c.n] = *edit(&c, "model.embed_tokens.weight");
+    c.t[c.n].data = (const char *)c.t[c.n].data + 2;
+    c.t[c.n++].name = (char[]){"lm_head.weight"};
+    m = open_model(end(&c));
+    assert_non_null(strstr(ks_model_arch(m)->warnings, "lm_head.weight differs"));
     ks_model_close(m);
 }
 
