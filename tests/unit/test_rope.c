@@ -122,11 +122,77 @@ static void test_tables(void **state)
     }
 }
 
+static float *read_table(hid_t file, const char *model, const char *table, int *T, int half)
+{
+    char name[128];
+    hsize_t dims[2] = {0, 0};
+    snprintf(name, sizeof name, "%s/%s", model, table);
+    const hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
+    if (set < 0) fail_msg("%s is missing", name);
+    const hid_t space = H5Dget_space(set);
+    assert_int_equal(H5Sget_simple_extent_dims(space, dims, NULL), 2);
+    assert_int_equal(dims[1], half);
+    float *x = calloc(dims[0] * dims[1], sizeof *x);
+    assert_non_null(x);
+    assert_true(H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, x) >= 0);
+    H5Sclose(space);
+    H5Dclose(set);
+    *T = (int)dims[0];
+    return x;
+}
+
+/* torch's cos and sin are within one unit in the last place; so are ours, and the factor of longrope rounds once more. */
+static void assert_tables(hid_t file, const char *model, const ks_arch *a, const char *cos_name, const char *sin_name, int *entries)
+{
+    int T, T_sin;
+    const int half = a->rope.dim / 2;
+    float *cosines = read_table(file, model, cos_name, &T, half), *sines = read_table(file, model, sin_name, &T_sin, half);
+    assert_int_equal(T, T_sin);
+    float *c = calloc((size_t)(T * half), sizeof *c), *s = calloc((size_t)(T * half), sizeof *s);
+    assert_true(c && s);
+    assert_int_equal(ks_rope_tables(a, T, c, s), KS_OK);
+    const float tolerance = (float)a->rope.attn_factor * 0x1p-23f;
+    for (int i = 0; i < T * half; i++) {
+        if (!(fabsf(c[i] - cosines[i]) <= tolerance))
+            fail_msg("%s %s[%d]: %.9g, expected %.9g", model, cos_name, i, (double)c[i], (double)cosines[i]);
+        if (!(fabsf(s[i] - sines[i]) <= tolerance))
+            fail_msg("%s %s[%d]: %.9g, expected %.9g", model, sin_name, i, (double)s[i], (double)sines[i]);
+    }
+    *entries += 2 * T * half;
+    free(c);
+    free(s);
+    free(cosines);
+    free(sines);
+}
+
+static void test_tables_as_transformers_makes_them(void **state)
+{
+    (void)state;
+    static const char *const more[] = {"r_llama_bias",   "s_gemma_erf",    "t_qwen2_sliding",
+                                       "u_phi3_partial", "v_mistral_wide", "w_starcoder2_plain"};
+    const hid_t file = H5Fopen("fixtures/hf/rope.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
+    assert_true(file >= 0);
+    int entries = 0;
+    for (int i = 0; i < NAMES + 6; i++) {
+        const char *name = i < NAMES ? names[i] : more[i - NAMES];
+        char path[128];
+        snprintf(path, sizeof path, "%s/models/%s", i < NAMES ? "goldens" : "fixtures/hf", name);
+        ks_arch *a = NULL;
+        if (ks_arch_read(&a, path)) fail_msg("%s", ks_error_text());
+        assert_tables(file, name, a, "cos", "sin", &entries);
+        if (a->rope.kind == KS_ROPE_LONGROPE) assert_tables(file, name, a, "cos_long", "sin_long", &entries);
+        ks_arch_free(a);
+    }
+    assert_true(entries > 15000);
+    H5Fclose(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_frequencies_of_every_golden_model),
         cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_tables_as_transformers_makes_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

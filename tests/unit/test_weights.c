@@ -101,6 +101,31 @@ static void test_binds_every_golden_model(void **state)
     }
 }
 
+static void test_binds_the_other_fixtures(void **state)
+{
+    (void)state;
+    ks_model *m = open_model("fixtures/hf/models/r_llama_bias"); /* attention_bias and mlp_bias */
+    const ks_layer *l = ks_model_layer(m, 1);
+    assert_true(l->q_bias && l->o_bias && l->gate_bias && l->up_bias && l->down_bias);
+    ks_model_close(m);
+    m = open_model("fixtures/hf/models/t_qwen2_sliding");
+    assert_true(ks_model_arch(m)->window[0] == 0 && ks_model_arch(m)->window[1] == 7);
+    ks_model_close(m);
+    m = open_model("fixtures/hf/models/u_phi3_partial");
+    assert_true(ks_model_arch(m)->rope.dim == 12 && ks_model_arch(m)->E == 16);
+    ks_model_close(m);
+    m = open_model("fixtures/hf/models/s_gemma_erf");
+    assert_int_equal(ks_model_arch(m)->act, KS_ACT_GELU_ERF);
+    ks_model_close(m);
+    m = open_model("fixtures/hf/models/v_mistral_wide"); /* H*E is not D */
+    assert_true(ks_model_arch(m)->H * ks_model_arch(m)->E != ks_model_arch(m)->D);
+    ks_model_close(m);
+    m = open_model("fixtures/hf/models/w_starcoder2_plain"); /* use_bias is false */
+    l = ks_model_layer(m, 0);
+    assert_true(!l->q_bias && !l->o_bias && !l->up_bias && !l->down_bias && l->norm1_bias);
+    ks_model_close(m);
+}
+
 static void test_roles(void **state)
 {
     (void)state;
@@ -519,6 +544,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_binds_every_golden_model),
+        cmocka_unit_test(test_binds_the_other_fixtures),
         cmocka_unit_test(test_roles),
         cmocka_unit_test(test_sha256_is_over_the_files_in_order),
         cmocka_unit_test(test_refuses_weights_that_do_not_fit),
