@@ -1,4 +1,146 @@
-int main(void)
+/* kosweep-stats: tables, JSON and CSV from result files. */
+#include "analysis/json.h"
+#include "analysis/table.h"
+#include "analysis/tables.h"
+
+#include "base/json.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "kosweep-stats - tables, JSON and CSV from result files of kosweep\n"
+    "\n"
+    "  kosweep-stats tables FILE.h5 ... [options]   the published tables that fit what the files hold\n"
+    "  kosweep-stats json   FILE.h5 ... [options]   the published experiments' JSON; one object, or {\"experiments\": [...]}\n"
+    "  kosweep-stats csv    FILE.h5 ... [options]   one line per cell, for other programs\n"
+    "\n"
+    "  --model NAME     only this model (its name in the file or its id)\n"
+    "  --sweep NAME     only this sweep\n"
+    "  --window A-B     only this window of layers, both inclusive; A alone is the layer A: tables then shows each sample\n"
+    "  --groups a,b     only these groups, in this order; the first two are compared\n"
+    "  --format F       tables: text (default), md, csv, latex, json\n"
+    "  --help, --version\n"
+    "\n"
+    "Examples\n"
+    "  kosweep-stats tables results.h5\n"
+    "  kosweep-stats tables results.h5 --sweep layers --window 4\n"
+    "  kosweep-stats tables qwen.h5 gemma.h5 --format md > tables.md\n"
+    "  kosweep-stats json results.h5 --sweep around2 --window 1-3 > experiment.json\n"
+    "  kosweep-stats csv results.h5 --groups python_doctest,python_baseline\n"
+    "\n"
+    "Exit codes: 0 done, 2 usage, 3 a file is missing, damaged or foreign, 4 memory or disk.\n";
+
+typedef struct arguments {
+    const char *command;
+    const char **paths; /* [n] */
+    size_t n;
+    ks_table_options o;
+    bool help, version;
+} arguments;
+
+static int parse_window(ks_table_options *o, const char *text)
 {
-    return 2;
+    int rc = KS_OK;
+    char *end = NULL;
+    KS_REQUIRE(text[0] >= '0' && text[0] <= '9', KS_EUSAGE, "--window: expected A-B or A, found \"%s\"", text);
+    const long a = strtol(text, &end, 10);
+    long b = a;
+    if (*end == '-') {
+        const char *second = end + 1;
+        KS_REQUIRE(*second >= '0' && *second <= '9', KS_EUSAGE, "--window: expected A-B or A, found \"%s\"", text);
+        b = strtol(second, &end, 10);
+    }
+    KS_REQUIRE(!*end && a <= b && b <= 1000000, KS_EUSAGE, "--window: expected A-B with A <= B, or A, found \"%s\"", text);
+    o->has_window = true;
+    o->window_start = (int32_t)a;
+    o->window_end = (int32_t)b;
+done:
+    return rc;
+}
+
+static int parse_format(ks_table_options *o, const char *text)
+{
+    for (int i = 0; ks_format_names[i]; i++)
+        if (!strcmp(text, ks_format_names[i])) {
+            o->format = i;
+            return KS_OK;
+        }
+    const char *near = ks_nearest(text, ks_format_names);
+    return ks_error(KS_EUSAGE, "--format: \"%s\" is not text, md, csv, latex or json%s%s%s", text, near ? "; did you mean \"" : "",
+                    near ? near : "", near ? "\"?" : "");
+}
+
+static int parse_option(arguments *a, const char *name, const char *value)
+{
+    if (!strcmp(name, "--model")) a->o.model = value;
+    else if (!strcmp(name, "--sweep")) a->o.sweep = value;
+    else if (!strcmp(name, "--groups")) a->o.groups = value;
+    else if (!strcmp(name, "--window")) return parse_window(&a->o, value);
+    else return parse_format(&a->o, value);
+    return KS_OK;
+}
+
+static int parse(arguments *a, int argc, char **argv)
+{
+    static const char *const options[] = {"--model", "--sweep", "--window", "--groups", "--format", "--help", "--version", NULL};
+    static const char *const commands[] = {"tables", "json", "csv", "figures", "report", "compare", NULL};
+    int rc = KS_OK;
+    char *name = NULL;
+    KS_NEW(a->paths, argc);
+    for (int i = 1; i < argc; i++) {
+        const char *arg = argv[i];
+        if (!strcmp(arg, "--help") || !strcmp(arg, "-h") || (i == 1 && !strcmp(arg, "help"))) {
+            a->help = true;
+        } else if (!strcmp(arg, "--version")) {
+            a->version = true;
+        } else if (arg[0] == '-' && arg[1]) {
+            const char *equals = strchr(arg, '=');
+            free(name);
+            KS_GET(name, ks_strdup(arg));
+            if (equals) name[equals - arg] = 0;
+            size_t k = 0;
+            while (options[k] && strcmp(options[k], name)) k++;
+            const char *near = options[k] ? NULL : ks_nearest(name, options);
+            KS_REQUIRE(options[k] && k < 5, KS_EUSAGE, "unknown option \"%s\"%s%s%s", name, near ? "; did you mean \"" : "; see --help",
+                       near ? near : "", near ? "\"?" : "");
+            KS_REQUIRE(equals || i + 1 < argc, KS_EUSAGE, "%s needs a value", name);
+            KS_TRY(parse_option(a, name, equals ? equals + 1 : argv[++i]));
+        } else if (!a->command) {
+            size_t k = 0;
+            while (commands[k] && strcmp(commands[k], arg)) k++;
+            const char *near = commands[k] ? NULL : ks_nearest(arg, commands);
+            KS_REQUIRE(commands[k], KS_EUSAGE, "unknown command \"%s\"%s%s%s", arg, near ? "; did you mean \"" : "; see --help",
+                       near ? near : "", near ? "\"?" : "");
+            KS_REQUIRE(k < 3, KS_EUSAGE, "%s: not in this version; there are tables, json and csv", arg);
+            a->command = commands[k];
+        } else {
+            a->paths[a->n++] = arg;
+        }
+    }
+    if (a->help || a->version) goto done;
+    KS_REQUIRE(a->command, KS_EUSAGE, "a command is missing: tables, json or csv; see --help");
+    KS_REQUIRE(a->n, KS_EUSAGE, "%s: a result file is missing; see --help", a->command);
+done:
+    free(name);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    int rc = KS_OK;
+    arguments a = {0};
+    KS_TRY(parse(&a, argc, argv));
+    for (size_t i = 0; !a.help && !a.version && i < a.n; i++) KS_TRY(ks_study_probe(a.paths[i]));
+    if (a.help) fputs(help, stdout);
+    else if (a.version) puts("kosweep-stats " KS_VERSION);
+    else if (!strcmp(a.command, "tables")) KS_TRY(ks_tables_print(stdout, a.paths, a.n, &a.o));
+    else if (!strcmp(a.command, "json")) KS_TRY(ks_stats_json_write(stdout, a.paths, a.n, &a.o));
+    else KS_TRY(ks_cells_csv_write(stdout, a.paths, a.n, &a.o));
+    KS_REQUIRE(!fflush(stdout), KS_EMACHINE, "stdout cannot be written");
+done:
+    free(a.paths);
+    if (rc) fprintf(stderr, "kosweep-stats: error: %s\n", ks_error_text());
+    return rc;
 }

@@ -36,7 +36,7 @@ static void close_id(hid_t id)
 int ks_h5_file_create(ks_h5_file *f, const char *path)
 {
     int rc = KS_OK;
-    hid_t access = 0;
+    hid_t access = 0, root = 0;
     *f = (ks_h5_file){.path = path};
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     KS_H5(f->text = H5Tcopy(H5T_C_S1), KS_EMACHINE, path);
@@ -44,11 +44,19 @@ int ks_h5_file_create(ks_h5_file *f, const char *path)
     KS_H5(H5Tset_cset(f->text, H5T_CSET_UTF8), KS_EMACHINE, path);
     KS_H5(f->plain = H5Pcreate(H5P_DATASET_CREATE), KS_EMACHINE, path);
     KS_H5(H5Pset_obj_track_times(f->plain, 0), KS_EMACHINE, path);
+    KS_H5(f->ordered = H5Pcreate(H5P_GROUP_CREATE), KS_EMACHINE, path);
+    KS_H5(H5Pset_link_creation_order(f->ordered, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED), KS_EMACHINE, path);
+    KS_H5(H5Pset_obj_track_times(f->ordered, 0), KS_EMACHINE, path);
+    KS_H5(root = H5Pcreate(H5P_FILE_CREATE), KS_EMACHINE, path);
+    KS_H5(H5Pset_obj_track_times(root, 0), KS_EMACHINE, path);
     KS_H5(access = H5Pcreate(H5P_FILE_ACCESS), KS_EMACHINE, path);
+    /* This format has checksums on its structure, so that readers notice damage. */
+    KS_H5(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18), KS_EMACHINE, path);
     KS_H5(H5Pset_fapl_core(access, (size_t)1 << 20, 0), KS_EMACHINE, path);
-    KS_H5(f->id = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access), KS_EMACHINE, path);
+    KS_H5(f->id = H5Fcreate(path, H5F_ACC_TRUNC, root, access), KS_EMACHINE, path);
 done:
     close_id(access);
+    close_id(root);
     return rc;
 }
 
@@ -56,11 +64,14 @@ int ks_h5_file_image(ks_h5_file *f, void **image, size_t *bytes)
 {
     int rc = KS_OK;
     char *data = NULL;
-    ssize_t n = 0;
+    void *memory = NULL; /* the address of the driver's buffer */
+    haddr_t n = 0;
     KS_H5(H5Fflush(f->id, H5F_SCOPE_GLOBAL), KS_EMACHINE, f->path);
-    KS_H5(n = H5Fget_file_image(f->id, NULL, 0), KS_EMACHINE, f->path);
+    /* Not H5Fget_file_image: it clears the superblock's status flags and leaves the checksum beside them as it was. */
+    KS_H5(H5Fget_eoa(f->id, &n), KS_EMACHINE, f->path);
+    KS_H5(H5Fget_vfd_handle(f->id, H5P_DEFAULT, &memory), KS_EMACHINE, f->path);
     KS_NEW(data, n);
-    KS_H5(H5Fget_file_image(f->id, data, (size_t)n), KS_EMACHINE, f->path);
+    memcpy(data, *(void **)memory, (size_t)n);
     *image = data;
     *bytes = (size_t)n;
 done:
@@ -70,6 +81,7 @@ done:
 
 void ks_h5_file_close(ks_h5_file *f)
 {
+    close_id(f->ordered);
     close_id(f->plain);
     close_id(f->text);
     if (f->id > 0) H5Fclose(f->id);
@@ -80,7 +92,7 @@ int ks_h5_group_create(ks_h5_group *g, ks_h5_group *parent, const char *name)
 {
     int rc = KS_OK;
     *g = (ks_h5_group){.f = parent->f};
-    TRY_H5(g->id = H5Gcreate2(parent->id, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    TRY_H5(g->id = H5Gcreate2(parent->id, name, H5P_DEFAULT, g->f->ordered, H5P_DEFAULT));
 done:
     return rc;
 }

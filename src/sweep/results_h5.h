@@ -14,6 +14,7 @@ typedef struct ks_h5_file {
     const char *path; /* for messages; not owned */
     hid_t id, text;   /* text: the type of variable-length UTF-8 strings, which h5py and xarray read as str */
     hid_t plain;      /* creation properties of all data sets: no time stamps, so that equal runs give equal files */
+    hid_t ordered;    /* creation properties of groups: models and sweeps keep the order in which they came */
 } ks_h5_file;
 
 /* A group and the axes made in it. Every group has its own scales, so that it opens alone as one data set in xarray. */

@@ -1,0 +1,72 @@
+/* reader.h - a result file (docs/result-schema.md) as plain structs, everything checked: types, axes, lengths, ranges.
+ * Errors are KS_EINPUT and name file and data set. Nothing here depends on the program that wrote the file; dimension scales are not
+ * looked at, only names and shapes.
+ * Letters: L layers, H heads, S samples, T tokens of the longest sample, F factors, W windows, K top tokens. */
+#ifndef KS_ANALYSIS_READER_H
+#define KS_ANALYSIS_READER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The values of status in the file. */
+enum { KS_STATUS_NOT_COMPUTED, KS_STATUS_DONE, KS_STATUS_EMPTY_ROW, KS_STATUS_NOT_FINITE, KS_STATUS_NOTHING, KS_STATUSES };
+
+typedef struct ks_study_sweep {
+    char *name, *kind, *edges, *heads, *positions;
+    char *windows; /* "each-layer", "slide", ...; "" in files that do not say */
+    size_t F, W, H, K;
+    bool has_factor, has_head;        /* whether there are such axes; F and H count 1 where not */
+    double *values;                   /* [F] */
+    int32_t *layer_start, *layer_end; /* [W] */
+    int32_t *edges_removed;           /* [S] */
+    /* [F, W, H, S] */
+    double *kl, *kl_reverse, *js, *tv, *p_top, *dlogit_top;
+    uint8_t *top_changed, *status;
+    /* [F, W, H, S, K] */
+    int32_t *top_ids;
+    double *top_p_baseline, *top_p_ablated;
+    double *kl_positions; /* [F, W, H, S, T], or NULL */
+} ks_study_sweep;
+
+typedef struct ks_study_model {
+    char *name, *id, *revision, *architecture, *weight_dtype, *precision;
+    int32_t n_layers, n_heads, vocab;
+    size_t S, T;
+    char **ids, **groups;     /* [S] */
+    int32_t *n_tokens;        /* [S] */
+    uint8_t *marker, *target; /* [S, T] */
+    double *floor, *entropy;  /* [S] nats; floor is NaN where it was not measured */
+    double *strength;         /* [L, S] */
+    double *uniform;          /* [S] */
+    int32_t *text_ids;        /* [n_texts] ascending */
+    char **texts;             /* [n_texts] */
+    size_t n_texts;
+    ks_study_sweep *sweeps;
+    size_t n_sweeps;
+} ks_study_model;
+
+typedef struct ks_study {
+    char *path;
+    ks_study_model *models;
+    size_t n_models;
+} ks_study;
+
+/* Free with ks_study_free. */
+int ks_study_read(ks_study **out, const char *path);
+void ks_study_free(ks_study *s); /* NULL is allowed */
+
+/* Reads the file in a child process and says whether that survived: HDF5's own code crashes on some damaged files. Not under MPI, not with
+ * threads. KS_OK where ks_study_read is safe to call (it may still refuse the file). */
+int ks_study_probe(const char *path);
+
+/* Place of a cell in the arrays [F, W, H, S]. */
+static inline size_t ks_study_at(const ks_study_model *m, const ks_study_sweep *s, size_t factor, size_t window, size_t head, size_t sample)
+{
+    return ((factor * s->W + window) * s->H + head) * m->S + sample;
+}
+
+/* The text of a token, NULL where the file has none. */
+const char *ks_study_token(const ks_study_model *m, int32_t id);
+
+#endif

@@ -1,0 +1,45 @@
+/* table.h - a table of texts, and the ways to print it. */
+#ifndef KS_ANALYSIS_TABLE_H
+#define KS_ANALYSIS_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+enum { KS_FORMAT_TEXT, KS_FORMAT_MARKDOWN, KS_FORMAT_CSV, KS_FORMAT_LATEX, KS_FORMAT_JSON };
+
+/* The formats' names, in that order, NULL-terminated. */
+extern const char *const ks_format_names[];
+
+typedef struct ks_table {
+    char *title;
+    char **columns; /* [n_columns] */
+    bool *left;     /* [n_columns] names stand left, numbers right */
+    size_t n_columns;
+    char **cells; /* [n_cells] row by row */
+    size_t n_cells;
+    char **notes; /* [n_notes] lines under the table */
+    size_t n_notes;
+    bool failed; /* memory ended: print says so */
+} ks_table;
+
+/* The builders note a failure of memory in `failed`, so that only ks_table_print needs to be checked. printf style; texts are copied. */
+void ks_table_title(ks_table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void ks_table_column(ks_table *t, bool left, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void ks_table_cell(ks_table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same note twice stands once. */
+void ks_table_note(ks_table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A number in scientific notation with five digits; "0" for 0, "-" for NaN; `mark` (or "") stands behind it. */
+void ks_table_number(ks_table *t, double x, const char *mark);
+/* A ratio or a statistic of ordinary size; "-" for NaN. */
+void ks_table_plain(ks_table *t, double x, int decimals);
+
+/* Prints and empties the table. In JSON one object a line. first: whether this is the output's first table. */
+int ks_table_print(ks_table *t, FILE *out, int format, bool first);
+
+/* A text as CSV, LaTeX or Markdown needs it; JSON strings with their quotes. */
+void ks_print_csv(FILE *out, const char *s);
+void ks_print_json(FILE *out, const char *s);
+
+#endif

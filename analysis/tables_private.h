@@ -1,0 +1,60 @@
+/* tables_private.h - shared by tables*.c. Every function appends or prints; errors as in tables.h. */
+#ifndef KS_ANALYSIS_TABLES_PRIVATE_H
+#define KS_ANALYSIS_TABLES_PRIVATE_H
+
+#include "analysis/select.h"
+#include "analysis/table.h"
+
+/* What a table is made of. */
+typedef struct ks_view {
+    const ks_study_model *m;
+    const ks_study_sweep *s;
+    const ks_groups *g;
+    const ks_table_options *opt;
+    FILE *out;
+    bool *first; /* no table was printed yet */
+} ks_view;
+
+/* A group's short name: what stands before its first "_" where that says enough, else the whole name. */
+typedef struct ks_label {
+    char text[64];
+} ks_label;
+ks_label ks_group_label(const ks_groups *g, const char *group);
+/* "2" or "0-4" */
+ks_label ks_window_label(const ks_study_sweep *s, size_t window);
+/* "*" for a value at or below its floor. */
+const char *ks_floor_mark(double value, double floor);
+/* The same for a group's mean, and "!" where values are missing from it. */
+const char *ks_mean_mark(const ks_group_cell *c);
+/* a / b, NaN where that says nothing. */
+double ks_ratio(double a, double b);
+/* Mean KL over the test groups, each group counting once; NaN where there is none. */
+int ks_tests_mean(const ks_view *v, size_t factor, size_t window, size_t head, double *out);
+/* The chosen window with the largest such mean (the first of equals); found = false where all are NaN. */
+int ks_peak_window(const ks_view *v, size_t *window, bool *found);
+
+/* The sweep's heading: "Layer scan: model, sweep x (knockout, marker-targets, all heads)". */
+void ks_view_title(ks_table *t, const ks_view *v, const char *what, const char *where);
+/* Notes: unit and groups; the mark; what is missing. */
+void ks_note_groups(ks_table *t, const ks_view *v);
+void ks_note_floor(ks_table *t, const ks_view *v);
+void ks_note_missing(ks_table *t, const size_t *status /* [KS_STATUSES] */);
+int ks_view_print(const ks_view *v, ks_table *t);
+
+/* tables_sweep.c: tables over windows, factors, heads. */
+int ks_table_scan(const ks_view *v);
+int ks_table_triangle(const ks_view *v);
+int ks_table_dose(const ks_view *v);
+int ks_table_heads(const ks_view *v);
+int ks_table_all_edge(const ks_view *v);
+/* v->s: marker-targets; all: the same windows with all-marker. */
+int ks_table_versus(const ks_view *v, const ks_study_sweep *all);
+
+/* tables_window.c: tables of one window. selected: it was chosen by looking at the same samples. */
+int ks_table_full(const ks_view *v, size_t window, bool selected);
+int ks_table_samples(const ks_view *v, size_t window, bool selected);
+
+/* tables_models.c: one line per model and sweep. */
+int ks_table_models(FILE *out, ks_study *const *studies, size_t n, const ks_table_options *opt, bool *first);
+
+#endif

@@ -1,0 +1,122 @@
+/* Tables of one window: the full experiment and each sample. */
+#include "analysis/tables_private.h"
+
+#include "base/error.h"
+
+#include <math.h>
+#include <string.h>
+
+static ks_label where(const ks_view *v, size_t window)
+{
+    ks_label label;
+    const bool one = v->s->layer_start[window] == v->s->layer_end[window];
+    snprintf(label.text, sizeof label.text, ", layer%s %.40s", one ? "" : "s", ks_window_label(v->s, window).text);
+    return label;
+}
+
+static void note_selected(ks_table *t, bool selected)
+{
+    if (selected) ks_table_note(t, "This window was chosen for its effect on these same samples: the numbers flatter it.");
+}
+
+static int table_welch(const ks_view *v, size_t window, const ks_group_cell *a, const ks_group_cell *b, bool selected)
+{
+    ks_table t = {0};
+    const ks_welch w = ks_welch_test(&a->kl, &b->kl);
+    ks_view_title(&t, v, "Welch's t-test", where(v, window).text);
+    ks_table_column(&t, true, "difference of means");
+    ks_table_column(&t, false, "in nats");
+    ks_table_column(&t, false, "t");
+    ks_table_column(&t, false, "df");
+    ks_table_column(&t, false, "p, two-sided");
+    ks_table_column(&t, true, "at 0.05");
+    ks_table_cell(&t, "%s - %s", v->g->tests[0], v->g->tests[1]);
+    ks_table_number(&t, a->kl.mean - b->kl.mean, "");
+    ks_table_plain(&t, w.t, 4);
+    ks_table_plain(&t, w.df, 2);
+    if (isnan(w.p)) ks_table_cell(&t, "-");
+    else ks_table_cell(&t, w.p < 1e-4 ? "%.4e" : "%.6f", w.p);
+    ks_table_cell(&t, "%s", w.why ? "no test" : w.p < 0.05 ? "significant" : "not significant");
+    if (w.why) ks_table_note(&t, "No test: %s.", w.why);
+    if (selected) ks_table_note(&t, "The window was chosen for its effect on these same samples: p is too small.");
+    return ks_view_print(v, &t);
+}
+
+int ks_table_full(const ks_view *v, size_t window, bool selected)
+{
+    int rc = KS_OK;
+    ks_table t = {0};
+    ks_group_cell tests[2] = {0};
+    size_t status[KS_STATUSES] = {0};
+    ks_view_title(&t, v, "Full experiment", where(v, window).text);
+    ks_table_column(&t, true, "group");
+    static const char *const columns[] = {"n", "mean", "std (population)", "std (sample)", "min", "max", "median", "floor"};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) ks_table_column(&t, false, "%s", columns[i]);
+    for (size_t i = 0; i < v->g->n; i++) {
+        ks_group_cell c;
+        KS_TRY(ks_group_measure(&c, v->m, v->s, 0, window, 0, v->g->names[i]));
+        for (int k = 0; k < KS_STATUSES; k++) status[k] += c.status[k];
+        for (int k = 0; k < 2; k++)
+            if (v->g->tests[k] == v->g->names[i]) tests[k] = c;
+        ks_table_cell(&t, "%s", v->g->names[i]);
+        ks_table_cell(&t, "%zu", c.kl.n);
+        ks_table_number(&t, c.kl.mean, ks_mean_mark(&c));
+        ks_table_number(&t, c.kl.std_population, "");
+        ks_table_number(&t, c.kl.std_sample, "");
+        ks_table_number(&t, c.kl.min, ks_floor_mark(c.kl.min, c.floor));
+        ks_table_number(&t, c.kl.max, ks_floor_mark(c.kl.max, c.floor));
+        ks_table_number(&t, c.kl.median, ks_floor_mark(c.kl.median, c.floor));
+        ks_table_number(&t, c.floor, "");
+    }
+    ks_table_note(&t, "KL(baseline || ablated) at the last position in nats; floor: mean over the group's samples");
+    ks_note_floor(&t, v);
+    ks_note_missing(&t, status);
+    note_selected(&t, selected);
+    KS_TRY(ks_view_print(v, &t));
+    if (v->g->tests[1]) KS_TRY(table_welch(v, window, &tests[0], &tests[1], selected));
+done:
+    return rc;
+}
+
+/* Levels by Pinsker's inequality, TV <= sqrt(KL / 2): what share of the probability can have moved. */
+static const char *impact(double kl)
+{
+    return isnan(kl) ? "-" : kl < 1e-3 ? "negligible" : kl < 1e-2 ? "weak" : kl < 1e-1 ? "moderate" : "strong";
+}
+
+int ks_table_samples(const ks_view *v, size_t window, bool selected)
+{
+    static const char *const words[KS_STATUSES] = {"not computed", "", "a row was left empty", "not finite", "nothing to remove"};
+    ks_table t = {0};
+    ks_view_title(&t, v, "Samples", where(v, window).text);
+    ks_table_column(&t, true, "sample");
+    ks_table_column(&t, true, "group");
+    ks_table_column(&t, false, "edges");
+    ks_table_column(&t, false, "KL");
+    ks_table_column(&t, false, "floor");
+    ks_table_column(&t, true, "impact");
+    ks_table_column(&t, true, "top token");
+    ks_table_column(&t, false, "its p after");
+    ks_table_column(&t, true, "remark");
+    for (size_t g = 0; g < v->g->n; g++)
+        for (size_t i = 0; i < v->m->S; i++) {
+            if (strcmp(v->m->groups[i], v->g->names[g])) continue;
+            const size_t at = ks_study_at(v->m, v->s, 0, window, 0, i);
+            const double kl = v->s->kl[at];
+            ks_table_cell(&t, "%s", v->m->ids[i]);
+            ks_table_cell(&t, "%s", v->m->groups[i]);
+            ks_table_cell(&t, "%d", (int)v->s->edges_removed[i]);
+            ks_table_number(&t, kl, ks_floor_mark(kl, v->m->floor[i]));
+            ks_table_number(&t, v->m->floor[i], "");
+            ks_table_cell(&t, "%s", impact(kl));
+            ks_table_cell(&t, "%s", isnan(kl) ? "-" : v->s->top_changed[at] ? "changed" : "same");
+            ks_table_plain(&t, v->s->p_top[at], 4);
+            ks_table_cell(&t, "%s", words[v->s->status[at]]);
+        }
+    ks_table_note(&t, "KL(baseline || ablated) at the last position in nats; p of the baseline's top token after the intervention");
+    ks_table_note(&t, "impact: negligible below 1e-3 nats, weak below 1e-2, moderate below 1e-1, strong from there on");
+    ks_table_note(&t, "(at most 2.2 %%, 7 %%, 22 %% of the probability can have moved: Pinsker's inequality)");
+    ks_note_floor(&t, v);
+    note_selected(&t, selected);
+    return ks_view_print(v, &t);
+}
