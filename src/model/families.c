@@ -5,26 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+/* clang-format off */
 #define GLOBAL(f) offsetof(ks_globals, f)
 #define LAYER(f) offsetof(ks_layer, f)
-#define MATRIX(when, rows, cols, f)       \
-    {                                     \
-        when, true, false, KS_DIM_##cols, \
-        {                                 \
-            {                             \
-                KS_DIM_##rows, LAYER(f)   \
-            }                             \
-        }                                 \
-    }
-#define VECTOR(when, rows, f)           \
-    {                                   \
-        when, true, false, KS_DIM_NONE, \
-        {                               \
-            {                           \
-                KS_DIM_##rows, LAYER(f) \
-            }                           \
-        }                               \
-    }
+#define MATRIX(rows, cols, f) {KS_WHEN_ALWAYS, true, false, KS_DIM_##cols, {{KS_DIM_##rows, LAYER(f)}}}
+#define VECTOR(when, rows, f) {KS_WHEN_##when, true, false, KS_DIM_NONE, {{KS_DIM_##rows, LAYER(f)}}}
+/* clang-format on */
 
 static const ks_role embedding = {KS_WHEN_ALWAYS, false, false, KS_DIM_D, {{KS_DIM_V, GLOBAL(embedding)}}};
 static const ks_role head = {KS_WHEN_UNTIED, false, false, KS_DIM_D, {{KS_DIM_V, GLOBAL(head)}}};
@@ -32,40 +18,43 @@ static const ks_role final_norm = {KS_WHEN_ALWAYS, false, true, KS_DIM_NONE, {{K
 static const ks_role final_norm_bias = {KS_WHEN_ALWAYS, false, false, KS_DIM_NONE, {{KS_DIM_D, GLOBAL(final_norm_bias)}}};
 static const ks_role norm1 = {KS_WHEN_ALWAYS, true, true, KS_DIM_NONE, {{KS_DIM_D, LAYER(norm1)}}};
 static const ks_role norm2 = {KS_WHEN_ALWAYS, true, true, KS_DIM_NONE, {{KS_DIM_D, LAYER(norm2)}}};
-static const ks_role norm1_bias = VECTOR(KS_WHEN_ALWAYS, D, norm1_bias);
-static const ks_role norm2_bias = VECTOR(KS_WHEN_ALWAYS, D, norm2_bias);
-static const ks_role q = MATRIX(KS_WHEN_ALWAYS, QUERY, D, q);
-static const ks_role k = MATRIX(KS_WHEN_ALWAYS, KEY, D, k);
-static const ks_role v = MATRIX(KS_WHEN_ALWAYS, KEY, D, v);
-static const ks_role o = MATRIX(KS_WHEN_ALWAYS, D, QUERY, o);
-static const ks_role gate = MATRIX(KS_WHEN_ALWAYS, F, D, gate);
-static const ks_role up = MATRIX(KS_WHEN_ALWAYS, F, D, up);
-static const ks_role down = MATRIX(KS_WHEN_ALWAYS, D, F, down);
+static const ks_role norm1_bias = VECTOR(ALWAYS, D, norm1_bias);
+static const ks_role norm2_bias = VECTOR(ALWAYS, D, norm2_bias);
+static const ks_role q = MATRIX(QUERY, D, q);
+static const ks_role k = MATRIX(KEY, D, k);
+static const ks_role v = MATRIX(KEY, D, v);
+static const ks_role o = MATRIX(D, QUERY, o);
+static const ks_role gate = MATRIX(F, D, gate);
+static const ks_role up = MATRIX(F, D, up);
+static const ks_role down = MATRIX(D, F, down);
 static const ks_role qkv = {
     KS_WHEN_ALWAYS, true, false, KS_DIM_D, {{KS_DIM_QUERY, LAYER(q)}, {KS_DIM_KEY, LAYER(k)}, {KS_DIM_KEY, LAYER(v)}}};
 static const ks_role gate_up = {KS_WHEN_ALWAYS, true, false, KS_DIM_D, {{KS_DIM_F, LAYER(gate)}, {KS_DIM_F, LAYER(up)}}};
-static const ks_role q_bias = VECTOR(KS_WHEN_QKV_BIAS, QUERY, q_bias);
-static const ks_role k_bias = VECTOR(KS_WHEN_QKV_BIAS, KEY, k_bias);
-static const ks_role v_bias = VECTOR(KS_WHEN_QKV_BIAS, KEY, v_bias);
-static const ks_role o_bias = VECTOR(KS_WHEN_O_BIAS, D, o_bias);
-static const ks_role gate_bias = VECTOR(KS_WHEN_MLP_BIAS, F, gate_bias);
-static const ks_role up_bias = VECTOR(KS_WHEN_MLP_BIAS, F, up_bias);
-static const ks_role down_bias = VECTOR(KS_WHEN_MLP_BIAS, D, down_bias);
+static const ks_role q_bias = VECTOR(QKV_BIAS, QUERY, q_bias);
+static const ks_role k_bias = VECTOR(QKV_BIAS, KEY, k_bias);
+static const ks_role v_bias = VECTOR(QKV_BIAS, KEY, v_bias);
+static const ks_role o_bias = VECTOR(O_BIAS, D, o_bias);
+static const ks_role gate_bias = VECTOR(MLP_BIAS, F, gate_bias);
+static const ks_role up_bias = VECTOR(MLP_BIAS, F, up_bias);
+static const ks_role down_bias = VECTOR(MLP_BIAS, D, down_bias);
 
-#define OUTER_NAMES                                                                                           \
-    {"model.embed_tokens.weight", &embedding}, {"lm_head.weight", &head}, {"model.norm.weight", &final_norm}, \
-        {"model.layers.%d.input_layernorm.weight", &norm1},                                                   \
-    {                                                                                                         \
-        "model.layers.%d.post_attention_layernorm.weight", &norm2                                             \
-    }
-#define ATTENTION_NAMES                                                                                         \
-    {"model.layers.%d.self_attn.q_proj.weight", &q}, {"model.layers.%d.self_attn.k_proj.weight", &k},           \
-        {"model.layers.%d.self_attn.v_proj.weight", &v}, {"model.layers.%d.self_attn.o_proj.weight", &o},       \
-        {"model.layers.%d.self_attn.q_proj.bias", &q_bias}, {"model.layers.%d.self_attn.k_proj.bias", &k_bias}, \
-        {"model.layers.%d.self_attn.v_proj.bias", &v_bias},                                                     \
-    {                                                                                                           \
-        "model.layers.%d.self_attn.o_proj.bias", &o_bias                                                        \
-    }
+/* clang-format off */
+#define OUTER_NAMES \
+    {"model.embed_tokens.weight", &embedding}, \
+    {"lm_head.weight", &head}, \
+    {"model.norm.weight", &final_norm}, \
+    {"model.layers.%d.input_layernorm.weight", &norm1}, \
+    {"model.layers.%d.post_attention_layernorm.weight", &norm2}
+#define ATTENTION_NAMES \
+    {"model.layers.%d.self_attn.q_proj.weight", &q}, \
+    {"model.layers.%d.self_attn.k_proj.weight", &k}, \
+    {"model.layers.%d.self_attn.v_proj.weight", &v}, \
+    {"model.layers.%d.self_attn.o_proj.weight", &o}, \
+    {"model.layers.%d.self_attn.q_proj.bias", &q_bias}, \
+    {"model.layers.%d.self_attn.k_proj.bias", &k_bias}, \
+    {"model.layers.%d.self_attn.v_proj.bias", &v_bias}, \
+    {"model.layers.%d.self_attn.o_proj.bias", &o_bias}
+/* clang-format on */
 
 /* Most families: biases are bound only where the architecture has them. */
 static const ks_name llama_names[] = {

@@ -25,7 +25,7 @@ void scratch_copy(const char *dir, const char *name, const char *from);
 /* Writes dir/name with these tensors (name, dtype_name, shape, data, bytes), one after the other. */
 void scratch_safetensors(const char *dir, const char *name, const ks_st_tensor *t, size_t n);
 
-/* An object of dir/config.json or of a text, to be edited. Free with cJSON_Delete. */
+/* The object of a JSON text, to be edited. Free with cJSON_Delete. */
 cJSON *scratch_json(const char *text);
 /* Sets key to the value of this JSON text; NULL removes it. */
 void scratch_set(cJSON *object, const char *key, const char *value);
