@@ -312,7 +312,8 @@ static int print_model(const ks_config *c, const ks_model_ref *m, const ks_corpu
         KS_TRY(print_texts(c, tok));
         goto done;
     }
-    KS_TRY(ks_samples_resolve(&samples, corpus, c, tok, tok ? (int64_t)ks_tokenizer_vocab_size(tok) : INT32_MAX));
+    /* A model's vocabulary is often padded beyond the tokenizer's, so that only the model, which is not opened here, could judge an id. */
+    KS_TRY(ks_samples_resolve(&samples, corpus, c, tok, INT32_MAX));
     for (size_t i = 0; i < samples->n; i++) {
         if (c->json) KS_TRY(json_sample(&samples->v[i], m->name));
         else print_sample(&samples->v[i], c, m->name, choose_look());
