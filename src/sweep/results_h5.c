@@ -62,16 +62,18 @@ done:
 
 int ks_h5_file_image(ks_h5_file *f, void **image, size_t *bytes)
 {
+    enum { SUPERBLOCK = 48 }; /* bytes of its version 2 */
     int rc = KS_OK;
     char *data = NULL;
     void *memory = NULL; /* the address of the driver's buffer */
-    haddr_t n = 0;
+    ssize_t n = 0;
     KS_H5(H5Fflush(f->id, H5F_SCOPE_GLOBAL), KS_EMACHINE, f->path);
-    /* Not H5Fget_file_image: it clears the superblock's status flags and leaves the checksum beside them as it was. */
-    KS_H5(H5Fget_eoa(f->id, &n), KS_EMACHINE, f->path);
+    KS_H5(n = H5Fget_file_image(f->id, NULL, 0), KS_EMACHINE, f->path);
     KS_H5(H5Fget_vfd_handle(f->id, H5P_DEFAULT, &memory), KS_EMACHINE, f->path);
     KS_NEW(data, n);
-    memcpy(data, *(void **)memory, (size_t)n);
+    KS_H5(H5Fget_file_image(f->id, data, (size_t)n), KS_EMACHINE, f->path);
+    /* That call clears the superblock's status flags and leaves the checksum beside them as it was: put the true ones back. */
+    memcpy(data, *(void **)memory, SUPERBLOCK);
     *image = data;
     *bytes = (size_t)n;
 done:
