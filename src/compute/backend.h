@@ -151,7 +151,7 @@ typedef struct ks_backend {
     int (*activate_diff)(ks_device *dev, float *da, const float *dg, const float *du, const float *g, const float *u, const int64_t *x_rows,
                          size_t n, size_t F, int act);
 
-    /* y[i] = x[rows[i]]; and x[rows[i]] += y[i]. [n, D]. */
+    /* y[i] = x[rows[i]]; and x[rows[i]] += y[i], where no row may appear twice. [n, D]. */
     int (*gather)(ks_device *dev, float *y, const float *x, const int64_t *rows, size_t n, size_t D);
     int (*scatter_add)(ks_device *dev, float *x, const float *y, const int64_t *rows, size_t n, size_t D);
     /* d[d_rows[i]] = bf16(x[x_rows[i]] + d[d_rows[i]]) - x[x_rows[i]]: the floor's rounding of the residual stream. */

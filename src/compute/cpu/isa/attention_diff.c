@@ -1,0 +1,310 @@
+/* Formulas and their derivation: docs/method.md, "Attention".
+ *
+ * Details that have caused bugs:
+ *   - a removed edge contributes -p whatever ds is there, so ds of removed edges is cleared before anything looks at it;
+ *   - 1 - P(removed) is a sum over what is left, never a difference;
+ *   - where one key holds nearly all weight, x_j - sum p x cancels: differences are taken to the reference key's x first;
+ *   - where scores change a lot p may underflow while p' does not: those rows go through log space. */
+#include "compute/cpu/isa/attention.h"
+
+#include "compute/cpu/isa/attention_tile.h"
+#include "compute/cpu/isa/vmath.h"
+#include "input/config.h"
+
+#include <math.h>
+
+/* A row goes through log space where scores rise by more than LARGE_RISE against the reference (p may underflow where p' does not), where
+ * its weight falls to less than SMALL_SHARE (differences cancel), or where hardly anything is left (measured: docs/method.md). */
+#define LARGE_RISE 60.0f
+#define SMALL_SHARE 0.25f
+#define SMALL_REST 0x1p-40f
+
+/* What acts on one row: weights w on its visible edges, or their new share. */
+typedef struct action {
+    int kind;             /* KS_SCALE (a knockout is scale 0), KS_SET, or -1: nothing */
+    float f, f_less_1;    /* KS_SCALE; f - 1 rounded once */
+    double v;             /* KS_SET */
+    const int32_t *edges; /* [n] visible edges */
+    size_t n;
+    float *mask; /* [P] all 0 between rows; 1 at edges */
+} action;
+
+KS_INLINE float largest(ks_vf v)
+{
+    float m = v[0];
+    for (size_t l = 1; l < KS_LANES; l++) m = v[l] > m ? v[l] : m;
+    return m;
+}
+
+/* The row in log space: pn = p' from t = logp + ds, dp = p' - p. */
+static void row_large(float *dp, float *pn, const float *p, const float *ds, const float *logp, size_t from, size_t to, const action *a)
+{
+    const bool set = a->kind == KS_SET, drop = set || (a->kind == KS_SCALE && a->f == 0);
+    ks_vf top = ks_splat(-INFINITY);
+    for (size_t j = from; j < to; j += KS_LANES) {
+        ks_vf t = ks_load(logp + j) + ks_load(ds + j);
+        if (drop) t = ks_sel(ks_load(a->mask + j) != 0, ks_splat(-INFINITY), t);
+        ks_store(pn + j, t);
+        top = ks_sel(t > top, t, top);
+    }
+    const float m = largest(top);
+    ks_sum16 sum = {{{0}}};
+    for (size_t j = from; j < to; j += 16) {
+        for (size_t u = 0; u < UNIT; u++) {
+            const size_t i = j + u * KS_LANES;
+            ks_vf e = ks_v_expf(ks_load(pn + i) - m);
+            if (a->kind == KS_SCALE) e = ks_sel(ks_load(a->mask + i) != 0, e * a->f, e);
+            ks_store(pn + i, e);
+            sum.v[u] += e;
+        }
+    }
+    const float total = ks_sum16_total(&sum), share = set ? (float)(1 - (double)a->n * a->v) : 1;
+    for (size_t j = from; j < to; j += KS_LANES) {
+        const ks_vf e = ks_load(pn + j) / total * share;
+        ks_store(pn + j, e);
+        ks_store(dp + j, e - ks_load(p + j));
+    }
+}
+
+/* One row: dp = p' - p and pn = p' over keys [from, to), multiples of 16; p [from, to) is 0 where a key is not visible. */
+static void row_diff(float *dp, float *pn, const float *p, float *ds, const float *logp, size_t from, size_t to, const action *a)
+{
+    const bool act = a->kind >= 0, set = a->kind == KS_SET, drop = set || (act && a->f == 0);
+
+    /* The reference: the key of largest p among those that are not dropped. */
+    ks_vf top = ks_splat(-1);
+    for (size_t j = from; j < to; j += KS_LANES) {
+        ks_vf x = ks_load(p + j);
+        if (drop) x = ks_sel(ks_load(a->mask + j) != 0, ks_splat(-1), x);
+        top = ks_sel(x > top, x, top);
+    }
+    const float p_ref = largest(top);
+    size_t ref = from;
+    while (ref + 1 < to && !(p[ref] == p_ref && !(drop && a->mask[ref] != 0))) ref++;
+
+    /* Softmax does not see a common shift: changes are taken against the reference's, and nothing is left to cancel there. */
+    const float ds_ref = ds[ref];
+    ks_vf rise = ks_splat(0);
+    for (size_t j = from; j < to; j += KS_LANES) {
+        ks_vi out = ks_load(logp + j) == -INFINITY;
+        if (drop) out |= ks_load(a->mask + j) != 0;
+        const ks_vf d = ks_sel(out, ks_splat(0), ks_load(ds + j) - ds_ref);
+        ks_store(ds + j, d);
+        rise = ks_sel(d > rise, d, rise);
+    }
+
+    /* pn holds y = expm1(d); sums of p y and of p, over edges and over the rest. */
+    ks_sum16 se = {{{0}}}, sr = {{{0}}}, pe = {{{0}}}, ps = {{{0}}};
+    for (size_t j = from; j < to; j += 16) {
+        for (size_t u = 0; u < UNIT; u++) {
+            const size_t i = j + u * KS_LANES;
+            const ks_vf y = ks_v_expm1f(ks_load(ds + i)), pj = ks_load(p + i), py = pj * y, none = ks_splat(0);
+            ks_store(pn + i, y);
+            if (!act) {
+                sr.v[u] += py;
+            } else {
+                const ks_vi on = ks_load(a->mask + i) != 0;
+                se.v[u] += ks_sel(on, py, none);
+                sr.v[u] += ks_sel(on, none, py);
+                pe.v[u] += ks_sel(on, pj, none);
+                ps.v[u] += ks_sel(on, none, pj);
+            }
+        }
+    }
+    const float ye = ks_sum16_total(&se), yr = ks_sum16_total(&sr);
+    const float edges = act ? ks_sum16_total(&pe) : 0, rest = act ? ks_sum16_total(&ps) : 1; /* all p sum to 1 */
+
+    /* p'/p - 1 = (w y + gain - loss) / D at edges and at the rest; gain: what the other class hands over. */
+    const float w_edge = act && !set ? a->f : 1, w_rest = set ? (float)(1 - (double)a->n * a->v) : 1;
+    const float before = set ? rest : act ? w_edge * edges + rest : 1, loss = act && !set ? w_edge * ye + yr : yr, D = before + loss;
+    const float gain_edge = act ? a->f_less_1 * rest : 0;
+    const float gain_rest = set ? (float)((double)edges - (double)a->n * a->v) : act ? -a->f_less_1 * edges : 0;
+    if (largest(rise) > LARGE_RISE || D < SMALL_SHARE * before || (drop && rest < SMALL_REST)) {
+        row_large(dp, pn, p, ds, logp, from, to, a);
+    } else {
+        for (size_t j = from; j < to; j += KS_LANES) {
+            const ks_vf pj = ks_load(p + j), y = ks_load(pn + j);
+            ks_vf n = y * w_rest + gain_rest;
+            if (act) n = ks_sel(ks_load(a->mask + j) != 0, y * w_edge + gain_edge, n);
+            const ks_vf d = pj * ((n - loss) / D);
+            ks_store(dp + j, d);
+            ks_store(pn + j, pj + d);
+        }
+    }
+
+    /* What is known exactly is written exactly. */
+    if (drop) {
+        const float v = set ? (float)a->v : 0;
+        for (size_t i = 0; i < a->n; i++) {
+            const size_t j = (size_t)a->edges[i];
+            pn[j] = v;
+            dp[j] = set ? (float)(a->v - (double)p[j]) : -p[j];
+        }
+    }
+    if (set && 1 - (double)a->n * a->v <= 0) {
+        for (size_t j = from; j < to; j++) {
+            if (a->mask[j] != 0) continue;
+            pn[j] = 0;
+            dp[j] = -p[j];
+        }
+    }
+}
+
+/* A row whose every visible key is an edge: knockout leaves nothing, set leaves v. */
+static void row_all_edges(float *dp, float *pn, const float *p, size_t from, size_t to, const action *a)
+{
+    for (size_t j = from; j < to; j++) {
+        const bool on = a->mask[j] != 0 && a->kind == KS_SET;
+        pn[j] = on ? (float)a->v : 0;
+        dp[j] = on ? (float)(a->v - (double)p[j]) : -p[j];
+    }
+}
+
+/* The edges of query t that it sees: a slice of e->key. */
+static size_t visible_edges(const int32_t **first, const ks_edges *e, size_t lo, size_t t)
+{
+    int32_t i = e->start[t], end = e->start[t + 1];
+    while (i < end && (size_t)e->key[i] < lo) i++;
+    while (end > i && (size_t)e->key[end - 1] > t) end--;
+    *first = e->key + i;
+    return (size_t)(end - i);
+}
+
+/* What the item's intervention does to query t of head h, which sees keys [lo, t]. */
+static action action_of(const ks_branch_item *item, size_t h, size_t lo, size_t t, float *mask)
+{
+    action a = {.kind = -1, .f = 1, .mask = mask};
+    if (!item->edges || (item->heads && !item->heads[h])) return a;
+    a.n = visible_edges(&a.edges, item->edges, lo, t);
+    const bool all = a.n == t + 1 - lo;
+    if (!a.n) return a;
+    switch (item->kind) {
+    case KS_KNOCKOUT:
+        a.kind = KS_SCALE;
+        a.f = 0;
+        a.f_less_1 = -1;
+        break;
+    case KS_SCALE:
+        a.f = (float)item->value;
+        a.f_less_1 = (float)(item->value - 1);
+        if (item->value != 1 && !all) a.kind = KS_SCALE; /* a row of nothing but edges stays as it is */
+        break;
+    case KS_SET:
+        a.v = item->value;
+        a.kind = KS_SET;
+        break;
+    }
+    if (a.kind < 0) a.n = 0;
+    return a;
+}
+
+/* dkt [E, P] = dk transposed: row i of dk (i * ldk) at column pos[i], other columns from in_from on are 0, those before it not set. */
+static void scatter_keys(float *restrict dkt, size_t P, size_t in_from, const float *restrict dk, size_t ldk, const int32_t *pos, size_t n,
+                         size_t E)
+{
+    for (size_t e = 0; e < E; e++) memset(dkt + e * P + in_from, 0, (P - in_from) * sizeof *dkt);
+    for (size_t i0 = 0; i0 < n; i0 += 16) {
+        const size_t i1 = min_size(n, i0 + 16);
+        for (size_t e = 0; e < E; e++) {
+            for (size_t i = i0; i < i1; i++) dkt[e * P + (size_t)pos[i]] = dk[i * ldk + e];
+        }
+    }
+}
+
+void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, const float *dv, const float *q, const float *k,
+                                   const float *v, const float *logp, const ks_branch_item *item, size_t g, const ks_attention *p,
+                                   ks_attention_cache *cache, float *scratch)
+{
+    const ks_attention_item *trunk = &item->trunk;
+    const size_t T = (size_t)trunk->T, P = (size_t)KS_PADDED(T), E = (size_t)p->E, Q = (size_t)KS_PADDED(E), H = (size_t)p->H,
+                 G = (size_t)p->G, group = H / G, n_in = (size_t)item->n_in, n_rows = (size_t)item->n_out * group;
+    float *kt = scratch, *vp = kt + E * P, *rows = vp + T * Q;
+    float *ds = rows, *pn = ds + TILE_ROWS * P, *dp = pn + TILE_ROWS * P, *weights = dp + TILE_ROWS * P, *mask = weights + P;
+    float *o = mask + P, *q2 = o + TILE_ROWS * Q, *zero = q2 + TILE_ROWS * Q, *dkt = zero + Q, *dvp = dkt + E * P, *pick = dvp + n_in * Q;
+
+    if (cache->row0 != trunk->row0 || cache->g != g) {
+        transpose_keys(kt, P, k + ((size_t)trunk->row0 * G + g) * E, G * E, T, E);
+        pad_values(vp, Q, v + ((size_t)trunk->row0 * G + g) * E, G * E, T, E);
+        *cache = (ks_attention_cache){trunk->row0, g};
+    }
+    memset(mask, 0, P * sizeof *mask);
+    memset(zero, 0, Q * sizeof *zero);
+    const size_t in_from = n_in ? (size_t)item->in_pos[0] / 16 * 16 : P; /* columns before it have dk = 0 */
+    if (n_in) {
+        scatter_keys(dkt, P, in_from, dk + ((size_t)item->in_row * G + g) * E, G * E, item->in_pos, n_in, E);
+        pad_values(dvp, Q, dv + ((size_t)item->in_row * G + g) * E, G * E, n_in, E);
+    }
+
+    /* Rows of the group's heads, position by position. in_at, q_at: input positions and rows of dq before the output position. */
+    size_t in_at = 0, q_at = 0, at = SIZE_MAX;
+    bool has_dq = false;
+    for (size_t i0 = 0; i0 < n_rows; i0 += TILE_ROWS) {
+        const size_t n = min_size(TILE_ROWS, n_rows - i0);
+        const size_t t0 = (size_t)item->out_pos[i0 / group], last = (size_t)item->out_pos[(i0 + n - 1) / group];
+        const size_t from = first_key(t0, p->window) / 16 * 16, to = (size_t)KS_PADDED(last + 1);
+        const float *a1[TILE_ROWS], *a2[TILE_ROWS];
+        action act[TILE_ROWS];
+        bool alive = n_in && (size_t)item->in_pos[0] <= last, any_dq = false;
+        for (size_t r = 0; r < n; r++) {
+            const size_t i = (i0 + r) / group, h = g * group + (i0 + r) % group, t = (size_t)item->out_pos[i];
+            if (i != at) {
+                q_at += has_dq;
+                while (in_at < n_in && (size_t)item->in_pos[in_at] < t) in_at++;
+                has_dq = in_at < n_in && (size_t)item->in_pos[in_at] == t;
+                at = i;
+            }
+            a2[r] = q + (((size_t)trunk->row0 + t) * H + h) * E;
+            a1[r] = zero;
+            if (has_dq) {
+                a1[r] = dq + (((size_t)item->q_row + q_at) * H + h) * E;
+                for (size_t e = 0; e < E; e++) q2[r * Q + e] = a2[r][e] + a1[r][e];
+                a2[r] = q2 + r * Q;
+                any_dq = true;
+            }
+            act[r] = action_of(item, h, first_key(t, p->window), t, mask);
+            alive |= act[r].kind >= 0;
+        }
+        if (!alive) { /* nothing reaches these rows: exactly 0 */
+            memset(o, 0, TILE_ROWS * Q * sizeof *o);
+        } else {
+            for (size_t r = n; r < TILE_ROWS; r++) a1[r] = a1[n - 1], a2[r] = a2[n - 1];
+            /* q'.k' - q.k = dq.k + (q + dq).dk */
+            if (any_dq) tile(ds, P, a1, E, kt, P, false, from, to);
+            else
+                for (size_t r = 0; r < TILE_ROWS; r++) memset(ds + r * P + from, 0, (to - from) * sizeof *ds);
+            const size_t in0 = in_from > from ? in_from : from;
+            if (in0 < to) tile(ds, P, a2, E, dkt, P, true, in0, to);
+
+            size_t in_to = 0; /* input positions that the block's last row sees */
+            while (in_to < n_in && (size_t)item->in_pos[in_to] <= last) in_to++;
+            for (size_t r = 0; r < n; r++) {
+                const size_t t = (size_t)item->out_pos[(i0 + r) / group], h = g * group + (i0 + r) % group;
+                const float *lp = logp + (size_t)trunk->logp + (h * T + t) * P;
+                float *dsr = ds + r * P, *dpr = dp + r * P, *pnr = pn + r * P;
+                for (size_t j = from; j < to; j += KS_LANES) {
+                    const ks_vf l = ks_load(lp + j);
+                    ks_store(weights + j, ks_v_expf(l));
+                    ks_store(dsr + j, ks_sel(l == -INFINITY, ks_splat(0), ks_load(dsr + j) * p->scale));
+                }
+                for (size_t e = 0; e < act[r].n; e++) mask[act[r].edges[e]] = 1;
+                if (act[r].kind >= 0 && act[r].n == t + 1 - first_key(t, p->window)) row_all_edges(dpr, pnr, weights, from, to, &act[r]);
+                else row_diff(dpr, pnr, weights, dsr, lp, from, to, &act[r]);
+                for (size_t e = 0; e < act[r].n; e++) mask[act[r].edges[e]] = 0;
+                for (size_t i = 0; i < in_to; i++) {
+                    const size_t j = (size_t)item->in_pos[i];
+                    pick[r * n_in + i] = j < from ? 0 : pnr[j];
+                }
+            }
+            for (size_t r = 0; r < TILE_ROWS; r++) {
+                a1[r] = dp + min_size(r, n - 1) * P + from;
+                a2[r] = pick + min_size(r, n - 1) * n_in;
+            }
+            tile(o, Q, a1, last + 1 - from, vp + from * Q, Q, false, 0, Q);
+            if (in_to) tile(o, Q, a2, in_to, dvp, Q, true, 0, Q);
+        }
+        for (size_t r = 0; r < n; r++) {
+            const size_t i = (i0 + r) / group, h = g * group + (i0 + r) % group;
+            memcpy(da + (((size_t)item->out_row + i) * H + h) * E, o + r * Q, E * sizeof *da);
+        }
+    }
+}
