@@ -9,11 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Written as it goes: a triangle of a large model has thousands of experiments. 17 digits give every double back. */
+/* Written as it goes: a triangle of a large model has thousands of experiments. The fewest digits that give the double back. */
 static void number(FILE *out, double x)
 {
-    if (isfinite(x)) fprintf(out, "%.17g", x);
-    else fputs("null", out);
+    char text[32];
+    if (!isfinite(x)) {
+        fputs("null", out);
+        return;
+    }
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, x);
+        if (strtod(text, NULL) == x) break;
+    }
+    fputs(text, out);
 }
 
 static void key_number(FILE *out, const char *key, double x)

@@ -29,20 +29,40 @@ static void close_id(hid_t id)
     if (id > 0) H5Idec_ref(id);
 }
 
-static bool link_exists(const place *p, const char *name)
+/* *found = whether the group has a member of that kind; another kind, or damage, is an error. */
+static int look_up(const place *p, const char *name, H5O_type_t kind, bool *found)
 {
-    return H5Lexists(p->id, name, H5P_DEFAULT) > 0 && H5Oexists_by_name(p->id, name, H5P_DEFAULT) > 0;
+    int rc = KS_OK;
+    H5O_info_t info;
+    htri_t there = 0;
+    *found = false;
+    TRY_H5(there = H5Lexists(p->id, name, H5P_DEFAULT));
+    if (there > 0) TRY_H5(there = H5Oexists_by_name(p->id, name, H5P_DEFAULT)); /* a link may lead nowhere */
+    if (!there) goto done;
+    TRY_H5(H5Oget_info_by_name2(p->id, name, &info, H5O_INFO_BASIC, H5P_DEFAULT));
+    KS_REQUIRE(info.type == kind, KS_EINPUT, "%s: %s/%s is not a %s", p->path, p->name, name,
+               kind == H5O_TYPE_GROUP ? "group" : "data set");
+    *found = true;
+done:
+    return rc;
+}
+
+static int require(const place *p, const char *name, H5O_type_t kind)
+{
+    int rc = KS_OK;
+    bool found;
+    KS_TRY(look_up(p, name, kind, &found));
+    KS_REQUIRE(found, KS_EINPUT, "%s: %s/%s is missing; is it a result file of kosweep?", p->path, p->name, name);
+done:
+    return rc;
 }
 
 static int open_group(place *out, const place *p, const char *name)
 {
     int rc = KS_OK;
-    H5O_info_t info;
     *out = (place){.path = p->path};
     snprintf(out->name, sizeof out->name, "%.250s/%.250s", p->name, name);
-    KS_REQUIRE(link_exists(p, name), KS_EINPUT, "%s: %s is missing; is it a result file of kosweep?", p->path, out->name);
-    TRY_H5(H5Oget_info_by_name2(p->id, name, &info, H5O_INFO_BASIC, H5P_DEFAULT));
-    KS_REQUIRE(info.type == H5O_TYPE_GROUP, KS_EINPUT, "%s: %s is not a group", p->path, out->name);
+    KS_TRY(require(p, name, H5O_TYPE_GROUP));
     TRY_H5(out->id = H5Gopen2(p->id, name, H5P_DEFAULT));
 done:
     return rc;
@@ -91,10 +111,7 @@ static int open_dataset(const place *p, const char *name, int rank, const size_t
     hid_t space = 0;
     hsize_t found[H5S_MAX_RANK];
     size_t elements = 1;
-    H5O_info_t info;
-    KS_REQUIRE(link_exists(p, name), KS_EINPUT, "%s: %s/%s is missing", p->path, p->name, name);
-    TRY_H5(H5Oget_info_by_name2(p->id, name, &info, H5O_INFO_BASIC, H5P_DEFAULT));
-    KS_REQUIRE(info.type == H5O_TYPE_DATASET, KS_EINPUT, "%s: %s/%s is not a data set", p->path, p->name, name);
+    KS_TRY(require(p, name, H5O_TYPE_DATASET));
     TRY_H5(*out = H5Dopen2(p->id, name, H5P_DEFAULT));
     TRY_H5(*type = H5Dget_type(*out));
     const H5T_class_t class = H5Tget_class(*type);
@@ -124,10 +141,7 @@ static int axis_length(const place *p, const char *name, size_t *n)
     int rc = KS_OK;
     hid_t id = 0, space = 0;
     hsize_t dims[H5S_MAX_RANK];
-    H5O_info_t info;
-    KS_REQUIRE(link_exists(p, name), KS_EINPUT, "%s: %s/%s is missing", p->path, p->name, name);
-    TRY_H5(H5Oget_info_by_name2(p->id, name, &info, H5O_INFO_BASIC, H5P_DEFAULT));
-    KS_REQUIRE(info.type == H5O_TYPE_DATASET, KS_EINPUT, "%s: %s/%s is not a data set", p->path, p->name, name);
+    KS_TRY(require(p, name, H5O_TYPE_DATASET));
     TRY_H5(id = H5Dopen2(p->id, name, H5P_DEFAULT));
     TRY_H5(space = H5Dget_space(id));
     KS_REQUIRE(H5Sget_simple_extent_ndims(space) == 1, KS_EINPUT, "%s: %s/%s must have one axis", p->path, p->name, name);
@@ -243,7 +257,9 @@ done:
 static int open_attribute(const place *p, const char *name, hid_t *id, hid_t *type, hid_t *space, hssize_t *n)
 {
     int rc = KS_OK;
-    KS_REQUIRE(H5Aexists(p->id, name) > 0, KS_EINPUT, "%s: attribute %s of %s is missing; is it a result file of kosweep?", p->path, name,
+    htri_t there = 0;
+    TRY_H5(there = H5Aexists(p->id, name));
+    KS_REQUIRE(there, KS_EINPUT, "%s: attribute %s of %s is missing; is it a result file of kosweep?", p->path, name,
                p->name[0] ? p->name : "/");
     TRY_H5(*id = H5Aopen(p->id, name, H5P_DEFAULT));
     TRY_H5(*type = H5Aget_type(*id));
@@ -406,6 +422,7 @@ static int read_baseline(const place *model, ks_study_model *m)
 {
     int rc = KS_OK;
     place baseline = {0}, attention = {0}, texts = {0};
+    bool has_texts = false;
     const size_t dims[2] = {(size_t)m->n_layers, m->S};
     KS_TRY(open_group(&baseline, model, "baseline"));
     KS_TRY(read_doubles(&baseline, "floor", 1, &m->S, &m->floor));
@@ -413,7 +430,8 @@ static int read_baseline(const place *model, ks_study_model *m)
     KS_TRY(open_group(&attention, model, "attention"));
     KS_TRY(read_doubles(&attention, "strength", 2, dims, &m->strength));
     KS_TRY(read_doubles(&attention, "uniform", 1, &m->S, &m->uniform));
-    if (link_exists(model, "top_tokens")) {
+    KS_TRY(look_up(model, "top_tokens", H5O_TYPE_GROUP, &has_texts));
+    if (has_texts) {
         KS_TRY(open_group(&texts, model, "top_tokens"));
         size_t n = 0;
         KS_TRY(axis_length(&texts, "id", &n));
