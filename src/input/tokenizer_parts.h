@@ -7,7 +7,7 @@
  *   tokenizer_text.c   the array with its source ranges; tokenizer_unicode.c  UTF-8, normal forms, classes of characters
  *   tokenizer_regex.c  patterns                           tokenizer_steps.c   normalizers and pre-tokenizers
  *   tokenizer_bpe.c    vocabulary and merges              tokenizer_added.c   added tokens
- *   tokenizer_post.c   template and offsets */
+ *   tokenizer_post.c   template and offsets              tokenizer_tables.c  Unicode versions */
 #ifndef KS_INPUT_TOKENIZER_PARTS_H
 #define KS_INPUT_TOKENIZER_PARTS_H
 
@@ -50,6 +50,11 @@ int32_t ks_tok_utf8_get(const char *s, size_t *bytes);
 size_t ks_tok_utf8_put(char out[4], int32_t c);
 /* Offset of the first byte that is not UTF-8 (surrogates and overlong forms are not), n if all are. */
 size_t ks_tok_utf8_check(const char *s, size_t n);
+/* Differences between Unicode versions: an older character that patterns treat as the reference treats c (c itself if it is old);
+ * whether the reference's normal forms know c; the lower case of a capital of late, c for all others. */
+int32_t ks_tok_older(int32_t c);
+bool ks_tok_normal_forms_know(int32_t c);
+int32_t ks_tok_newer_lowercase(int32_t c);
 bool ks_tok_is_space(int32_t c); /* White_Space */
 bool ks_tok_is_word(int32_t c);  /* \w of UTS 18 */
 /* Appends the normal form of source's bytes [begin, end) to t. */
@@ -67,7 +72,7 @@ bool ks_tok_regex_may_be_empty(const ks_tok_regex *r); /* it may match no charac
 void ks_tok_regex_free(ks_tok_regex *r);
 /* Matches of r in s [n], first to last: *found false at the end. start_scan's result is freed by free_scan. */
 int ks_tok_scan_new(ks_tok_scan **out, const ks_tok_regex *r);
-void ks_tok_scan_start(ks_tok_scan *scan, const char *s, size_t n);
+int ks_tok_scan_start(ks_tok_scan *scan, const char *s, size_t n);
 int ks_tok_scan_next(ks_tok_scan *scan, bool *found, size_t *begin, size_t *end);
 void ks_tok_scan_free(ks_tok_scan *scan);
 

@@ -20,6 +20,7 @@
 struct ks_tok_regex {
     pcre2_code *code;
     char *pattern;
+    bool classes; /* it may ask for a character's category */
 };
 
 struct ks_tok_scan {
@@ -27,6 +28,7 @@ struct ks_tok_scan {
     pcre2_match_data *match;
     const char *s;
     size_t n, at, last_end; /* last_end SIZE_MAX before the first match */
+    char *older;            /* s with older characters, see scan_start */
 };
 
 static const char SPACE[] = "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
@@ -291,6 +293,10 @@ int ks_tok_regex_new(ks_tok_regex **out, const char *pattern, bool literal, cons
     KS_REQUIRE(*pattern, KS_EINPUT, "%s: an empty pattern is not supported", where);
     KS_NEW(r, 1);
     KS_GET(r->pattern, ks_strdup(pattern));
+    /* Characters written out beyond the basic plane are meant as they are. */
+    r->classes = !literal && strchr(pattern, '\\');
+    for (const char *p = pattern; *p; p++)
+        if ((unsigned char)*p >= 0xf0) r->classes = false;
     if (literal) KS_GET(text, ks_strdup(pattern));
     else KS_TRY(translate(&text, pattern, where));
     KS_GET(context, pcre2_compile_context_create(NULL));
@@ -345,15 +351,34 @@ void ks_tok_scan_free(ks_tok_scan *scan)
 {
     if (!scan) return;
     pcre2_match_data_free(scan->match);
+    free(scan->older);
     free(scan);
 }
 
-void ks_tok_scan_start(ks_tok_scan *scan, const char *s, size_t n)
+/* PCRE2's tables may be older or newer than the reference's: it sees the text with new characters replaced by like ones. */
+int ks_tok_scan_start(ks_tok_scan *scan, const char *s, size_t n)
 {
-    scan->s = s;
+    char *copy = NULL;
+    if (scan->regex->classes) {
+        for (size_t i = 0, bytes; i < n; i += bytes) {
+            bytes = ks_tok_utf8_length(s[i]);
+            if (bytes < 3) continue;
+            const int32_t c = ks_tok_utf8_get(s + i, &bytes), older = ks_tok_older(c);
+            if (older == c) continue;
+            if (!copy) {
+                free(scan->older);
+                copy = scan->older = ks_calloc(n, 1);
+                if (!copy) return KS_EMACHINE;
+                memcpy(copy, s, n);
+            }
+            ks_tok_utf8_put(copy + i, older);
+        }
+    }
+    scan->s = copy ? copy : s;
     scan->n = n;
     scan->at = 0;
     scan->last_end = SIZE_MAX;
+    return KS_OK;
 }
 
 int ks_tok_scan_next(ks_tok_scan *scan, bool *found, size_t *begin, size_t *end)

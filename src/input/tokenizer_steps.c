@@ -203,7 +203,8 @@ static int new_pre_tokenizer(ks_tok_steps *s, const cJSON *c, const char *type, 
     if (!strcmp(type, "Digits")) {
         bool individual = false;
         KS_TRY(ks_json_bool(&(ks_json_ctx){KS_EINPUT, where}, c, "individual_digits", false, &individual));
-        KS_TRY(append_split(s, "\\p{N}", false, individual ? ISOLATED : CONTIGUOUS, false, where));
+        KS_TRY(
+            append_split(s, "[\\p{N}\\x{11de0}-\\x{11de9}\\x{16ff4}-\\x{16ff6}]", false, individual ? ISOLATED : CONTIGUOUS, false, where));
     } else {
         rc = ks_error(KS_EINPUT, "%s: the pre-tokenizer %s is not supported", where, type);
     }
@@ -279,7 +280,7 @@ static int replace(const step *p, ks_tok_scan *scan, ks_tok_text *out, const ks_
     const size_t n = strlen(p->text);
     size_t last = w->begin, begin = 0, end = 0;
     bool found = false;
-    ks_tok_scan_start(scan, in->bytes + w->begin, w->end - w->begin);
+    KS_TRY(ks_tok_scan_start(scan, in->bytes + w->begin, w->end - w->begin));
     for (;;) {
         KS_TRY(ks_tok_scan_next(scan, &found, &begin, &end));
         if (!found) break;
@@ -354,7 +355,7 @@ static int split(const step *p, ks_tok_scan *scan, ks_tok_text *out, const ks_to
     size_t last = 0, begin = 0, end = 0;
     bool found = false;
     ks_tok_text_copy(out, in, w->begin, w->end);
-    ks_tok_scan_start(scan, in->bytes + w->begin, w->end - w->begin);
+    KS_TRY(ks_tok_scan_start(scan, in->bytes + w->begin, w->end - w->begin));
     for (;;) {
         KS_TRY(ks_tok_scan_next(scan, &found, &begin, &end));
         if (!found) break;

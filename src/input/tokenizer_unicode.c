@@ -56,7 +56,7 @@ bool ks_tok_is_space(int32_t c)
 
 bool ks_tok_is_word(int32_t c)
 {
-    switch (utf8proc_category(c)) {
+    switch (utf8proc_category(ks_tok_older(c))) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
@@ -108,7 +108,7 @@ static int decompose(pieces *p, const char *s, size_t n, bool compatible)
         const int options = UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0);
         const int32_t c = ks_tok_utf8_get(s + i, &bytes);
         utf8proc_ssize_t m = 1;
-        if (c < 0x80) parts[0] = c;
+        if (c < 0x80 || !ks_tok_normal_forms_know(c)) parts[0] = c;
         else m = utf8proc_decompose_char(c, parts, 32, options, &boundary);
         if (m < 1 || m > 32) {
             parts[0] = c;
@@ -128,7 +128,7 @@ static int decompose(pieces *p, const char *s, size_t n, bool compatible)
 
 static int combining_class(int32_t c)
 {
-    return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+    return c < 0x300 || !ks_tok_normal_forms_know(c) ? 0 : utf8proc_get_property(c)->combining_class;
 }
 
 /* Canonical ordering (Unicode 3.11, D109): stable by class within each run of non-starters. A run is as long as a hostile text
@@ -171,7 +171,8 @@ static int32_t composite(int32_t a, int32_t b)
 {
     if (b < 0x300) return -1;
     utf8proc_int32_t pair[3] = {a, b, 0};
-    return utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) == 1 ? pair[0] : -1;
+    if (utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) != 1 || !ks_tok_normal_forms_know(pair[0])) return -1;
+    return pair[0];
 }
 
 /* Canonical composition (D117) in place: a character that is not blocked joins the last starter, which then stands for one more. */
@@ -225,8 +226,9 @@ void ks_tok_lowercase(ks_tok_text *t, const ks_tok_text *source, size_t begin, s
 {
     for (size_t at = begin, bytes; at < end; at += bytes) {
         const int32_t c = ks_tok_utf8_get(source->bytes + at, &bytes);
+        const int32_t late = ks_tok_newer_lowercase(c);
         /* the one character whose lower case is two */
-        const piece dotted[2] = {{'i', 0}, {0x307, 1}}, simple = {utf8proc_tolower(c), 0};
+        const piece dotted[2] = {{'i', 0}, {0x307, 1}}, simple = {late != c ? late : utf8proc_tolower(c), 0};
         if (c == 0x130) replace_pieces(t, source, at, at + bytes, dotted, 2);
         else replace_pieces(t, source, at, at + bytes, &simple, 1);
     }
