@@ -39,24 +39,24 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static void add_branches(ks_pass_size *s, const ks_study *study, const ks_unit *u, const ks_branches *b)
+static void add_branches(ks_pass_size *s, const ks_problem *problem, const ks_unit *u, const ks_branches *b)
 {
-    const int64_t T = study->geometry[u->sample]->T;
+    const int64_t T = problem->geometry[u->sample]->T;
     s->trunk_rows += T;
-    s->logp += study->arch->H * T * ((T + 15) / 16 * 16);
+    s->logp += problem->arch->H * T * ((T + 15) / 16 * 16);
     s->branch_rows += b->rows;
     s->chunk_rows = max64(s->chunk_rows, max64(b->widest, min64(CHUNK_ROWS, s->branch_rows)));
-    s->base_rows += ks_unit_all_positions(study->grid, u) ? T : 1;
+    s->base_rows += ks_unit_all_positions(problem->grid, u) ? T : 1;
     s->measured_rows += b->measured;
-    s->measure_chunk = min64(s->measured_rows, max64(MEASURE_MIN, min64(MEASURE_MAX, MEASURE_BYTES / (4 * (int64_t)study->arch->V))));
+    s->measure_chunk = min64(s->measured_rows, max64(MEASURE_MIN, min64(MEASURE_MAX, MEASURE_BYTES / (4 * (int64_t)problem->arch->V))));
 }
 
-int ks_pass_size_add(ks_pass_size *s, const ks_study *study, const ks_unit *u)
+int ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u)
 {
     int rc = KS_OK;
     ks_branches *b = NULL;
-    KS_TRY(ks_branches_new(&b, study->geometry[u->sample], study->grid, u->v0, u->v1, study->floor && u->first));
-    add_branches(s, study, u, b);
+    KS_TRY(ks_branches_new(&b, problem->geometry[u->sample], problem->grid, u->v0, u->v1, problem->floor && u->first));
+    add_branches(s, problem, u, b);
 done:
     ks_branches_free(b);
     return rc;
@@ -75,7 +75,7 @@ int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a)
 
 /* Cuts each sample's variants so that no unit is above max_flops or max_bytes (one variant alone may be above max_flops). */
 typedef struct cutter {
-    const ks_study *study;
+    const ks_problem *problem;
     ks_unit *units;
     size_t n, room;
 } cutter;
@@ -94,16 +94,16 @@ static int push_unit(cutter *c, ks_unit u)
 }
 
 /* Exact cost of a unit (a cut sample's first variant in a group becomes a leader, which costs more than a fork). */
-static int unit_cost(const ks_study *study, ks_unit *u, int64_t *bytes)
+static int unit_cost(const ks_problem *problem, ks_unit *u, int64_t *bytes)
 {
     int rc = KS_OK;
     ks_branches *b = NULL;
-    const ks_geometry *g = study->geometry[u->sample];
+    const ks_geometry *g = problem->geometry[u->sample];
     ks_pass_size size = {0};
-    KS_TRY(ks_branches_new(&b, g, study->grid, u->v0, u->v1, study->floor && u->first));
-    u->flops = b->flops + ks_trunk_flops(g, ks_unit_all_positions(study->grid, u) ? g->T : 1);
-    add_branches(&size, study, u, b);
-    *bytes = ks_pass_bytes(&size, study->arch);
+    KS_TRY(ks_branches_new(&b, g, problem->grid, u->v0, u->v1, problem->floor && u->first));
+    u->flops = b->flops + ks_trunk_flops(g, ks_unit_all_positions(problem->grid, u) ? g->T : 1);
+    add_branches(&size, problem, u, b);
+    *bytes = ks_pass_bytes(&size, problem->arch);
 done:
     ks_branches_free(b);
     return rc;
@@ -114,10 +114,10 @@ static int cut_range(cutter *c, int32_t sample, int32_t v0, int32_t v1, double m
     int rc = KS_OK;
     ks_unit u = {.sample = sample, .v0 = v0, .v1 = v1, .first = v0 == 0};
     int64_t bytes = 0;
-    KS_TRY(unit_cost(c->study, &u, &bytes));
+    KS_TRY(unit_cost(c->problem, &u, &bytes));
     if (v1 - v0 > 1 && (u.flops > max_flops || bytes > max_bytes)) {
         /* Halves by number; groups of equal mask and start are kept whole where a border is near. */
-        const ks_variant *v = c->study->grid->variants;
+        const ks_variant *v = c->problem->grid->variants;
         int32_t middle = v0 + (v1 - v0) / 2;
         for (int32_t step = 0; step < (v1 - v0) / 4; step++) {
             const int32_t down = middle - step, up = middle + step;
@@ -176,7 +176,7 @@ static double assign(ks_unit *units, size_t n, double *load, int ranks)
 }
 
 /* Greedy passes of each rank's units, in order. */
-static int group_passes(ks_plan *p, const ks_study *study, int64_t budget)
+static int group_passes(ks_plan *p, const ks_problem *problem, int64_t budget)
 {
     int rc = KS_OK;
     ks_pass_size size = {0};
@@ -184,28 +184,28 @@ static int group_passes(ks_plan *p, const ks_study *study, int64_t budget)
         ks_unit *u = &p->units[i];
         const bool fresh = i == 0 || p->units[i - 1].rank != u->rank;
         ks_pass_size with = fresh ? (ks_pass_size){0} : size;
-        KS_TRY(ks_pass_size_add(&with, study, u));
-        const bool fits = ks_pass_bytes(&with, study->arch) <= budget;
+        KS_TRY(ks_pass_size_add(&with, problem, u));
+        const bool fits = ks_pass_bytes(&with, problem->arch) <= budget;
         u->pass = fresh ? 0 : p->units[i - 1].pass + !fits;
         if (!fresh && !fits) {
             with = (ks_pass_size){0};
-            KS_TRY(ks_pass_size_add(&with, study, u));
+            KS_TRY(ks_pass_size_add(&with, problem, u));
         }
         size = with;
-        p->peak_bytes = max64(p->peak_bytes, ks_pass_bytes(&size, study->arch));
+        p->peak_bytes = max64(p->peak_bytes, ks_pass_bytes(&size, problem->arch));
         p->rank_passes[u->rank] = u->pass + 1;
     }
 done:
     return rc;
 }
 
-int ks_plan_new(ks_plan **out, const ks_study *study, int ranks, int64_t budget)
+int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t budget)
 {
     int rc = KS_OK;
-    cutter c = {.study = study};
+    cutter c = {.problem = problem};
     double *load = NULL, best = 0, total = 0;
     ks_plan *p = NULL;
-    const int32_t n_variants = (int32_t)study->grid->n_variants;
+    const int32_t n_variants = (int32_t)problem->grid->n_variants;
     KS_NEW(p, 1);
     KS_NEW(p->rank_flops, ranks);
     KS_NEW(p->rank_passes, ranks);
@@ -216,7 +216,7 @@ int ks_plan_new(ks_plan **out, const ks_study *study, int ranks, int64_t budget)
     for (int fine = 1; fine <= 64; fine *= 2) {
         const double max_flops = fine == 1 ? 1e300 : total / ranks / (fine / 2);
         c.n = 0;
-        for (size_t s = 0; s < study->n_samples; s++) KS_TRY(cut_range(&c, (int32_t)s, 0, n_variants, max_flops, budget));
+        for (size_t s = 0; s < problem->n_samples; s++) KS_TRY(cut_range(&c, (int32_t)s, 0, n_variants, max_flops, budget));
         const double top = assign(c.units, c.n, load, ranks);
         if (fine == 1)
             for (size_t i = 0; i < c.n; i++) total += c.units[i].flops;
@@ -231,19 +231,19 @@ int ks_plan_new(ks_plan **out, const ks_study *study, int ranks, int64_t budget)
         if (best < 1.02 * total / ranks) break;
     }
     qsort(p->units, p->n_units, sizeof *p->units, by_rank);
-    KS_TRY(group_passes(p, study, budget));
+    KS_TRY(group_passes(p, problem, budget));
 
     for (size_t i = 0; i < p->n_units; i++) {
         const ks_unit *u = &p->units[i];
         ks_branches *b = NULL;
-        KS_TRY(ks_branches_new(&b, study->geometry[u->sample], study->grid, u->v0, u->v1, study->floor && u->first));
+        KS_TRY(ks_branches_new(&b, problem->geometry[u->sample], problem->grid, u->v0, u->v1, problem->floor && u->first));
         p->branches += (int64_t)b->n;
         p->rows += b->rows;
         p->flops += u->flops;
         ks_branches_free(b);
     }
-    p->cells = (int64_t)study->n_samples * n_variants;
-    for (size_t s = 0; s < study->n_samples; s++) p->plain_flops += 2 * ks_forward_flops(study->geometry[s]) * n_variants;
+    p->cells = (int64_t)problem->n_samples * n_variants;
+    for (size_t s = 0; s < problem->n_samples; s++) p->plain_flops += 2 * ks_forward_flops(problem->geometry[s]) * n_variants;
 done:
     free(c.units);
     free(load);

@@ -1,4 +1,4 @@
-/* plan.h - one model's study cut into units, units given to ranks, each rank's units grouped into passes.
+/* plan.h - one model's grid cut into units, units given to ranks, each rank's units grouped into passes.
  *
  * A unit is one sample and a range of variants: the smallest thing that is scheduled. Its trunk is computed with it, so splitting a
  * sample costs a second trunk; samples are split only where that shortens the sweep. A pass is a set of units that goes through the
@@ -27,13 +27,13 @@ typedef struct ks_pass_size {
     int64_t measure_chunk; /* rows of logit changes at a time */
 } ks_pass_size;
 
-typedef struct ks_study {
+typedef struct ks_problem {
     const ks_arch *arch;
     const ks_grid *grid;
     ks_geometry **geometry; /* [n_samples] */
     size_t n_samples;
     bool floor;
-} ks_study;
+} ks_problem;
 
 typedef struct ks_plan {
     ks_unit *units; /* by rank, then pass */
@@ -48,11 +48,11 @@ typedef struct ks_plan {
 } ks_plan;
 
 /* ranks >= 1; budget: bytes of activations a rank may use. KS_EMACHINE when a single variant does not fit, naming what it needs. */
-int ks_plan_new(ks_plan **out, const ks_study *study, int ranks, int64_t budget);
+int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t budget);
 void ks_plan_free(ks_plan *p);
 
 /* Adds a unit to a pass's sizes. */
-int ks_pass_size_add(ks_pass_size *s, const ks_study *study, const ks_unit *u);
+int ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u);
 int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a);
 
 /* Whether the sample's trunk is measured at every position (a variant of the unit asks for it) or at the last. */

@@ -139,7 +139,8 @@ int ks_rows_status(const ks_geometry *g, const ks_mask *m, const ks_variant *v)
         if (!n) continue;
         if (m->kind == KS_SET && n * m->value > 1) return KS_CELL_NOT_FINITE;
         if (status == KS_CELL_NOTHING) status = KS_CELL_DONE;
-        if (m->kind == KS_KNOCKOUT && g->emptied[m->edges][l]) status = KS_CELL_EMPTY_ROW;
+        const bool removes = m->kind == KS_KNOCKOUT || (m->kind == KS_SET && m->value == 0);
+        if (removes && g->emptied[m->edges][l]) status = KS_CELL_EMPTY_ROW;
     }
     return status;
 }
