@@ -17,6 +17,7 @@ const char *const ks_special_names[] = {"tokenizer", "none", NULL};
 const char *const ks_marker_names[] = {"first-token", "span", NULL};
 const char *const ks_precision_names[] = {"full", "fast", NULL};
 const char *const ks_backend_names[] = {"auto", "cpu", "cuda", NULL};
+const char *const ks_source_names[] = {"auto", "resident", "streamed", NULL};
 
 /* The sweep's name where none is given, by its windows. The command line's scan options use the same. */
 static const char *const default_sweep_names[] = {"layers", "slide", "windows", "triangle", "window"};
@@ -433,7 +434,7 @@ static int read_config(const cJSON *root, const char *path, ks_config *c)
 {
     static const char *const keys[] = {
         "models",      "corpus", "groups", "samples", "include_baselines", "special_tokens", "marker", "precision",
-        "save_logits", "floor",  "sweeps", "output",  "backend",           "threads",        "memory", NULL};
+        "save_logits", "floor",  "sweeps", "output",  "backend",           "weights",        "threads",        "memory", NULL};
     const ks_json_ctx ctx = {KS_EUSAGE, path};
     int rc = KS_OK;
     char *where = NULL, *output = NULL;
@@ -463,6 +464,7 @@ static int read_config(const cJSON *root, const char *path, ks_config *c)
     KS_TRY(read_word(&ctx, root, "marker", ks_marker_names, &c->marker));
     KS_TRY(read_word(&ctx, root, "precision", ks_precision_names, &c->precision));
     KS_TRY(read_word(&ctx, root, "backend", ks_backend_names, &c->backend));
+    KS_TRY(read_word(&ctx, root, "weights", ks_source_names, &c->weights));
     KS_TRY(ks_json_bool(&ctx, root, "save_logits", false, &c->save_logits));
     KS_TRY(ks_json_bool(&ctx, root, "floor", false, &c->floor));
     KS_TRY(ks_json_int(&ctx, root, "threads", false, 0, KS_MAX_THREADS, &threads));

@@ -18,12 +18,13 @@ enum { KS_SPECIAL_TOKENIZER, KS_SPECIAL_NONE };
 enum { KS_MARKER_FIRST_TOKEN, KS_MARKER_SPAN };
 enum { KS_PRECISION_FULL, KS_PRECISION_FAST };
 enum { KS_BACKEND_AUTO, KS_BACKEND_CPU, KS_BACKEND_CUDA };
+enum { KS_SOURCE_AUTO, KS_SOURCE_RESIDENT, KS_SOURCE_STREAMED };
 
 enum { KS_DEFAULT_RADIUS = 5, KS_MAX_RADIUS = 4096, KS_MAX_THREADS = 4096, KS_MAX_RANKS = 1 << 20 };
 
 /* The words of those values, indexed by them, NULL-terminated: "knockout", "marker-targets", "last", "full" ... */
 extern const char *const ks_kind_names[], *const ks_edges_names[], *const ks_positions_names[];
-extern const char *const ks_special_names[], *const ks_marker_names[], *const ks_precision_names[], *const ks_backend_names[];
+extern const char *const ks_special_names[], *const ks_marker_names[], *const ks_precision_names[], *const ks_backend_names[], *const ks_source_names[];
 
 typedef struct ks_window {
     int32_t a, b; /* layers, both inclusive */
@@ -67,6 +68,7 @@ typedef struct ks_config {
     bool resume, force;
     int verbosity;         /* -1 --quiet, 0, 1 --verbose */
     int threads;           /* 0: all cores */
+    int weights;           /* KS_SOURCE_*: weights stay mapped, or are streamed layer by layer */
     uint64_t memory_bytes; /* 0: automatic */
     int ranks;             /* plan: 1 by default */
     bool json;             /* plan, tokens: for scripts */

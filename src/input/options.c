@@ -38,6 +38,7 @@ const char ks_options_help[] =
     "How it is computed\n"
     "  --precision P          full (default) or fast\n"
     "  --backend B            auto (default), cpu or cuda\n"
+    "  --weights W            resident (mapped), streamed (two layers in memory at a time) or auto (default: resident where it fits)\n"
     "  --threads N            threads of a rank (default 0: all cores)\n"
     "  --memory BYTES         limit of a rank's memory: 1500000000, 512M, 2G (default: what is free)\n"
     "  --ranks N              plan: the number of ranks to plan for (default 1)\n"
@@ -77,6 +78,7 @@ enum opt {
     O_POSITIONS,
     O_PRECISION,
     O_BACKEND,
+    O_WEIGHTS,
     O_THREADS,
     O_MEMORY,
     O_RANKS,
@@ -125,6 +127,7 @@ static const option_spec specs[N_OPTIONS] = {
     [O_POSITIONS] = {"--positions", true, NULL},
     [O_PRECISION] = {"--precision", true, NULL},
     [O_BACKEND] = {"--backend", true, NULL},
+    [O_WEIGHTS] = {"--weights", true, NULL},
     [O_THREADS] = {"--threads", true, NULL},
     [O_MEMORY] = {"--memory", true, NULL},
     [O_RANKS] = {"--ranks", true, "plan"},
@@ -449,6 +452,7 @@ static int apply(const asked *a, ks_config *c)
     KS_TRY(set_scans(a, c));
     KS_TRY(set_word(a, O_PRECISION, ks_precision_names, &c->precision));
     KS_TRY(set_word(a, O_BACKEND, ks_backend_names, &c->backend));
+    KS_TRY(set_word(a, O_WEIGHTS, ks_source_names, &c->weights));
     if (a->given[O_THREADS]) KS_TRY(whole_number("--threads", a->value[O_THREADS], 0, KS_MAX_THREADS, &threads));
     if (a->given[O_RANKS]) KS_TRY(whole_number("--ranks", a->value[O_RANKS], 1, KS_MAX_RANKS, &ranks));
     if (a->given[O_MEMORY]) KS_TRY(ks_config_bytes("--memory", a->value[O_MEMORY], &c->memory_bytes));

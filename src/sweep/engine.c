@@ -123,7 +123,7 @@ static void make_chunk(ks_pass *p, chunk *c)
         item->n_in = ks_set_list(b->set, u->g->T, in_pos);
         const bool on = mask_on(p, b);
         if (on) {
-            const ks_mask *m = &p->job->study->grid->masks[p->job->study->grid->variants[b->b->variant].mask];
+            const ks_mask *m = &p->job->problem->grid->masks[p->job->problem->grid->variants[b->b->variant].mask];
             item->edges = &u->g->edges[m->edges];
             item->kind = m->kind;
             item->value = m->value;

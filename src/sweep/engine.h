@@ -33,7 +33,7 @@ typedef struct ks_job {
     ks_device *device;
     const ks_model *model;
     ks_weights *weights;
-    const ks_study *study;
+    const ks_problem *problem;
     const ks_tokens *tokens; /* [n_samples] */
     int precision;           /* KS_PRECISION_* */
     bool save_logits;

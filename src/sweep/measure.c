@@ -140,7 +140,7 @@ static int emit_cells(ks_pass *p, const pass_unit *u, size_t *branch, size_t *ro
                       const ks_baseline_row *base, double *floor)
 {
     int rc = KS_OK;
-    const ks_grid *grid = p->job->study->grid;
+    const ks_grid *grid = p->job->problem->grid;
     const ks_baseline_row *end = &base[base_row_of(u, u->g->T - 1)];
     ks_position_cell *positions = NULL;
     KS_NEW(positions, u->g->T);

@@ -85,18 +85,18 @@ void ks_pass_free(ks_pass *p)
 static int place_units(ks_pass *p, const ks_unit *units)
 {
     int rc = KS_OK;
-    const ks_study *study = p->job->study;
+    const ks_problem *problem = p->job->problem;
     for (size_t i = 0; i < p->n_units; i++) {
         pass_unit *u = &p->units[i];
         u->unit = &units[i];
-        u->g = study->geometry[units[i].sample];
+        u->g = problem->geometry[units[i].sample];
         u->tokens = &p->job->tokens[units[i].sample];
-        u->all_positions = ks_unit_all_positions(study->grid, u->unit);
+        u->all_positions = ks_unit_all_positions(problem->grid, u->unit);
         u->item = (ks_attention_item){p->size.trunk_rows, u->g->T, p->size.logp};
         u->base_row = p->size.base_rows;
         if (u->unit->first) KS_NEW(u->strength, (size_t)p->a->L * (size_t)p->a->H);
-        KS_TRY(ks_branches_new(&u->branches, u->g, study->grid, u->unit->v0, u->unit->v1, study->floor && u->unit->first));
-        KS_TRY(ks_pass_size_add(&p->size, study, u->unit));
+        KS_TRY(ks_branches_new(&u->branches, u->g, problem->grid, u->unit->v0, u->unit->v1, problem->floor && u->unit->first));
+        KS_TRY(ks_pass_size_add(&p->size, problem, u->unit));
         p->n_branches += u->branches->n;
     }
 done:
@@ -159,7 +159,7 @@ int ks_pass_new(ks_pass **out, const ks_job *job, const ks_unit *units, size_t n
     ks_pass *p = NULL;
     KS_NEW(p, 1);
     p->job = job;
-    p->a = job->study->arch;
+    p->a = job->problem->arch;
     p->sink = sink;
     p->grade = job->precision == KS_PRECISION_FAST ? KS_GRADE_FAST : KS_GRADE_FULL;
     KS_NEW(p->units, n);

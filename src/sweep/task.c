@@ -1,0 +1,265 @@
+#include "sweep/task.h"
+
+#include "base/log.h"
+#include "model/hub.h"
+#include "sweep/comm.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+enum { FIXED_BYTES = 48 << 20 }; /* the program itself, packing buffers, libraries */
+
+void ks_task_free(ks_task *t)
+{
+    if (!t) return;
+    for (size_t i = 0; i < t->problem.n_samples; i++) {
+        if (t->problem.geometry) ks_geometry_free(t->problem.geometry[i]);
+        if (!t->tokens) continue;
+        free(t->tokens[i].ids);
+        free(t->tokens[i].marker);
+        free(t->tokens[i].target);
+    }
+    free(t->problem.geometry);
+    free(t->tokens);
+    ks_plan_free(t->plan);
+    ks_grid_free(t->grid);
+    ks_samples_free(t->samples);
+    ks_tokenizer_free(t->tokenizer);
+    ks_model_close(t->model);
+    free(t->name);
+    free(t->dir);
+    free(t);
+}
+
+int64_t ks_task_memory(const ks_config *cfg, int local_ranks)
+{
+    if (cfg->memory_bytes) return (int64_t)cfg->memory_bytes;
+    long long kb = 0;
+    FILE *f = fopen("/proc/meminfo", "r");
+    char line[256];
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lld kB", &kb) == 1) break;
+    if (f) fclose(f);
+    if (kb <= 0) kb = (long long)sysconf(_SC_PHYS_PAGES) * (sysconf(_SC_PAGESIZE) / 1024) / 2;
+    return (int64_t)kb * 1024 * 6 / 10 / local_ranks;
+}
+
+static int open_model(ks_task *t)
+{
+    int rc = KS_OK;
+    KS_TRY(ks_model_open(&t->model, t->dir));
+    t->problem.arch = ks_model_arch(t->model);
+done:
+    return rc;
+}
+
+static int make_geometry(ks_task *t)
+{
+    int rc = KS_OK;
+    KS_NEW(t->problem.geometry, t->problem.n_samples);
+    for (size_t i = 0; i < t->problem.n_samples; i++)
+        KS_TRY(ks_geometry_new(&t->problem.geometry[i], t->problem.arch, t->tokens[i].T, t->tokens[i].marker, t->tokens[i].target));
+done:
+    return rc;
+}
+
+static int copy_tokens(ks_task *t)
+{
+    int rc = KS_OK;
+    KS_NEW(t->tokens, t->samples->n);
+    t->problem.n_samples = t->samples->n;
+    for (size_t i = 0; i < t->samples->n; i++) {
+        const ks_sample *s = &t->samples->v[i];
+        ks_tokens *k = &t->tokens[i];
+        const size_t T = (size_t)s->T;
+        k->T = s->T;
+        KS_NEW(k->ids, T);
+        KS_NEW(k->marker, T);
+        KS_NEW(k->target, T);
+        memcpy(k->ids, s->ids, T * sizeof *k->ids);
+        memcpy(k->marker, s->marker, T);
+        memcpy(k->target, s->target, T);
+        if (s->T > t->problem.arch->max_positions && t->problem.arch->max_positions > 0)
+            ks_log(KS_LOG_WARN, "%s: sample %s has %d tokens, the model was made for %d", t->name, s->id, s->T,
+                   t->problem.arch->max_positions);
+    }
+done:
+    return rc;
+}
+
+/* Weights stay mapped when they fit beside the smallest activations; else they are streamed. */
+static int make_plan(ks_task *t, bool may_stream, int ranks, int64_t memory)
+{
+    int rc = KS_OK;
+    const int64_t resident = ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
+    int64_t activations = memory - FIXED_BYTES - ks_weights_predict(t->model, t->source);
+    if (may_stream && resident > (memory - FIXED_BYTES) * 7 / 10) {
+        t->source = KS_WEIGHTS_STREAMED;
+        activations = memory - FIXED_BYTES - ks_weights_predict(t->model, t->source);
+    }
+    KS_REQUIRE(activations > 0, KS_EMACHINE, "%s: two layers of weights need %.1f MB and --memory leaves %.1f MB", t->name,
+               (double)ks_weights_predict(t->model, KS_WEIGHTS_STREAMED) / 1e6, (double)(memory - FIXED_BYTES) / 1e6);
+    KS_TRY(ks_plan_new(&t->plan, &t->problem, ranks, activations));
+done:
+    return rc;
+}
+
+int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, int ranks, int64_t memory)
+{
+    int rc = KS_OK;
+    ks_task *t = NULL;
+    char *path = NULL;
+    bool need_tokenizer = false;
+    KS_NEW(t, 1);
+    t->ref = &cfg->models[i];
+    KS_GET(t->name, ks_strdup(t->ref->name));
+    t->precision = cfg->precision;
+    t->source = cfg->weights == KS_SOURCE_STREAMED ? KS_WEIGHTS_STREAMED : KS_WEIGHTS_RESIDENT;
+    t->save_logits = cfg->save_logits;
+    t->problem.floor = cfg->floor;
+    if (t->ref->path) KS_GET(t->dir, ks_strdup(t->ref->path));
+    else KS_TRY(ks_hub_resolve(&t->dir, t->ref->id, t->ref->revision));
+    KS_TRY(open_model(t));
+    if (t->problem.arch->warnings && t->problem.arch->warnings[0]) ks_log(KS_LOG_WARN, "%s: %s", t->name, t->problem.arch->warnings);
+
+    KS_TRY(ks_samples_need_tokenizer(&need_tokenizer, corpus, cfg));
+    KS_GET(path, ks_format("%s/tokenizer.json", t->dir));
+    if (need_tokenizer || access(path, R_OK) == 0) KS_TRY(ks_tokenizer_load(&t->tokenizer, t->dir));
+    KS_TRY(ks_samples_resolve(&t->samples, corpus, cfg, t->tokenizer, t->problem.arch->V));
+    KS_TRY(copy_tokens(t));
+    KS_TRY(ks_grid_new(&t->grid, cfg->sweeps, cfg->n_sweeps, t->problem.arch->L, t->problem.arch->H));
+    t->problem.grid = t->grid;
+    KS_TRY(make_geometry(t));
+    KS_TRY(make_plan(t, cfg->weights == KS_SOURCE_AUTO, ranks, memory));
+done:
+    free(path);
+    if (rc) ks_task_free(t);
+    else *out = t;
+    return rc;
+}
+
+static int put_string(ks_wire *w, const char *s)
+{
+    const size_t n = strlen(s);
+    const int rc = KS_PUT(w, n);
+    return rc ? rc : ks_wire_put(w, s, n);
+}
+
+static int take_string(ks_wire *w, char **s)
+{
+    int rc = KS_OK;
+    size_t n = 0;
+    KS_TRY(KS_TAKE(w, n));
+    KS_REQUIRE(n <= w->bytes, KS_EMACHINE, "a message between ranks is damaged");
+    KS_NEW(*s, n + 1);
+    KS_TRY(ks_wire_get(w, *s, n));
+done:
+    return rc;
+}
+
+static int pack(const ks_task *t, ks_wire *w)
+{
+    int rc = KS_OK;
+    KS_TRY(put_string(w, t->name));
+    KS_TRY(put_string(w, t->dir));
+    KS_TRY(KS_PUT(w, t->precision));
+    KS_TRY(KS_PUT(w, t->source));
+    KS_TRY(KS_PUT(w, t->save_logits));
+    KS_TRY(KS_PUT(w, t->problem.floor));
+    KS_TRY(KS_PUT(w, t->problem.n_samples));
+    for (size_t i = 0; i < t->problem.n_samples; i++) {
+        const ks_tokens *k = &t->tokens[i];
+        KS_TRY(KS_PUT(w, k->T));
+        KS_TRY(ks_wire_put(w, k->ids, (size_t)k->T * sizeof *k->ids));
+        KS_TRY(ks_wire_put(w, k->marker, (size_t)k->T));
+        KS_TRY(ks_wire_put(w, k->target, (size_t)k->T));
+    }
+    KS_TRY(KS_PUT(w, t->grid->L));
+    KS_TRY(KS_PUT(w, t->grid->H));
+    KS_TRY(KS_PUT(w, t->grid->n_masks));
+    for (size_t i = 0; i < t->grid->n_masks; i++) {
+        const ks_mask *m = &t->grid->masks[i];
+        const bool some = m->heads != NULL;
+        KS_TRY(KS_PUT(w, m->kind));
+        KS_TRY(KS_PUT(w, m->edges));
+        KS_TRY(KS_PUT(w, m->value));
+        KS_TRY(KS_PUT(w, some));
+        if (some) KS_TRY(ks_wire_put(w, m->heads, (size_t)t->grid->H));
+    }
+    KS_TRY(KS_PUT(w, t->grid->n_variants));
+    KS_TRY(ks_wire_put(w, t->grid->variants, t->grid->n_variants * sizeof *t->grid->variants));
+    KS_TRY(KS_PUT(w, t->plan->n_units));
+    KS_TRY(ks_wire_put(w, t->plan->units, t->plan->n_units * sizeof *t->plan->units));
+done:
+    return rc;
+}
+
+static int unpack(ks_task *t, ks_wire *w)
+{
+    int rc = KS_OK;
+    KS_TRY(take_string(w, &t->name));
+    KS_TRY(take_string(w, &t->dir));
+    KS_TRY(KS_TAKE(w, t->precision));
+    KS_TRY(KS_TAKE(w, t->source));
+    KS_TRY(KS_TAKE(w, t->save_logits));
+    KS_TRY(KS_TAKE(w, t->problem.floor));
+    KS_TRY(KS_TAKE(w, t->problem.n_samples));
+    KS_NEW(t->tokens, t->problem.n_samples);
+    for (size_t i = 0; i < t->problem.n_samples; i++) {
+        ks_tokens *k = &t->tokens[i];
+        KS_TRY(KS_TAKE(w, k->T));
+        KS_NEW(k->ids, k->T);
+        KS_NEW(k->marker, k->T);
+        KS_NEW(k->target, k->T);
+        KS_TRY(ks_wire_get(w, k->ids, (size_t)k->T * sizeof *k->ids));
+        KS_TRY(ks_wire_get(w, k->marker, (size_t)k->T));
+        KS_TRY(ks_wire_get(w, k->target, (size_t)k->T));
+    }
+    KS_NEW(t->grid, 1);
+    KS_TRY(KS_TAKE(w, t->grid->L));
+    KS_TRY(KS_TAKE(w, t->grid->H));
+    KS_TRY(KS_TAKE(w, t->grid->n_masks));
+    KS_NEW(t->grid->masks, t->grid->n_masks);
+    for (size_t i = 0; i < t->grid->n_masks; i++) {
+        ks_mask *m = &t->grid->masks[i];
+        bool some = false;
+        KS_TRY(KS_TAKE(w, m->kind));
+        KS_TRY(KS_TAKE(w, m->edges));
+        KS_TRY(KS_TAKE(w, m->value));
+        KS_TRY(KS_TAKE(w, some));
+        if (!some) continue;
+        KS_NEW(m->heads, t->grid->H);
+        KS_TRY(ks_wire_get(w, m->heads, (size_t)t->grid->H));
+    }
+    KS_TRY(KS_TAKE(w, t->grid->n_variants));
+    KS_NEW(t->grid->variants, t->grid->n_variants);
+    KS_TRY(ks_wire_get(w, t->grid->variants, t->grid->n_variants * sizeof *t->grid->variants));
+    KS_NEW(t->plan, 1);
+    KS_TRY(KS_TAKE(w, t->plan->n_units));
+    KS_NEW(t->plan->units, t->plan->n_units);
+    KS_TRY(ks_wire_get(w, t->plan->units, t->plan->n_units * sizeof *t->plan->units));
+    t->problem.grid = t->grid;
+done:
+    return rc;
+}
+
+int ks_task_share(ks_task **task)
+{
+    int rc = KS_OK;
+    const bool root = ks_comm_rank() == 0;
+    ks_wire w = {0};
+    if (ks_comm_size() == 1) return KS_OK;
+    if (root) rc = pack(*task, &w);
+    KS_TRY(ks_comm_agree(rc));
+    KS_TRY(ks_comm_broadcast((void **)&w.data, &w.bytes));
+    if (!root) {
+        ks_task *t = *task = ks_calloc(1, sizeof *t);
+        rc = t ? unpack(t, &w) : KS_EMACHINE;
+        if (!rc) rc = open_model(t);
+        if (!rc) rc = make_geometry(t);
+    }
+    KS_TRY(ks_comm_agree(rc));
+done:
+    free(w.data);
+    return rc;
+}

@@ -1,0 +1,37 @@
+/* task.h - everything a rank needs to compute one model's part of a problem. Root makes it from the configuration; the others get it by
+ * broadcast and read nothing but the model's directory. */
+#ifndef KS_SWEEP_TASK_H
+#define KS_SWEEP_TASK_H
+
+#include "input/corpus.h"
+#include "input/samples.h"
+#include "input/tokenizer.h"
+#include "sweep/engine.h"
+#include "sweep/wire.h"
+
+typedef struct ks_task {
+    char *name, *dir;
+    ks_model *model;
+    int precision, source; /* KS_PRECISION_*, KS_WEIGHTS_* */
+    bool save_logits;
+    ks_tokens *tokens; /* [problem.n_samples] */
+    ks_grid *grid;
+    ks_problem problem;
+    ks_plan *plan; /* on ranks other than root: its units only */
+
+    /* Root only. */
+    const ks_model_ref *ref;
+    ks_samples *samples;
+    ks_tokenizer *tokenizer; /* NULL where the directory has none and no text needs it */
+} ks_task;
+
+/* Model i of the configuration, resolved, checked, tokenised and planned for `ranks` ranks with `memory` bytes each. Root. */
+int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, int ranks, int64_t memory);
+/* Collective: root's task to every rank; the others get a new one in *task. */
+int ks_task_share(ks_task **task);
+void ks_task_free(ks_task *t);
+
+/* Bytes of memory a rank may use: what the configuration says, else a share of what is free on this host. */
+int64_t ks_task_memory(const ks_config *cfg, int local_ranks);
+
+#endif
