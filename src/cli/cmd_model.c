@@ -1,4 +1,4 @@
-#include "cli/cmd_model.h"
+#include "cli/cli.h"
 
 #include "base/error.h"
 #include "base/json.h"

@@ -1,4 +1,71 @@
-int main(void)
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "sweep/comm.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} command;
+
+static const command commands[] = {
+    {"run", ks_cmd_run, "do a sweep (alone, under mpirun, under srun)"},
+    {"plan", ks_cmd_plan, "what a sweep would compute, and what it would cost"},
+    {"tokens", ks_cmd_tokens, "samples as tokens, with marker, targets and removed edges"},
+    {"model", ks_cmd_model, "what a model directory holds"},
+    {"demo", ks_cmd_demo, "a first sweep on the model in the box"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void help(FILE *out)
 {
-    return 2;
+    fputs("kosweep: which attention edges does a code model's prediction depend on?\n\n"
+          "usage: kosweep COMMAND [arguments]\n\n",
+          out);
+    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
+    fputs("\n`kosweep COMMAND --help` shows a command's options and examples. `kosweep-stats` analyses result files.\n"
+          "Exit codes: 0 done, 2 usage or configuration, 3 an input file, 4 the machine, 75 stopped with work left.\n",
+          out);
+}
+
+static int dispatch(int argc, char **argv)
+{
+    if (argc < 2) {
+        help(stderr);
+        return ks_error(KS_EUSAGE, "no command given");
+    }
+    const char *names[N_COMMANDS + 1] = {0};
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        names[i] = commands[i].name;
+        if (!strcmp(argv[1], names[i])) return commands[i].run(argc - 1, argv + 1);
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        help(stdout);
+        return KS_OK;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        puts("kosweep " KS_VERSION);
+        return KS_OK;
+    }
+    const char *near = ks_nearest(argv[1], names);
+    return ks_error(KS_EUSAGE, "unknown command \"%s\"%s%s%s", argv[1], near ? "; did you mean \"" : "; see kosweep --help",
+                    near ? near : "", near ? "\"?" : "");
+}
+
+int main(int argc, char **argv)
+{
+    int rc = ks_comm_start();
+    if (!rc) {
+        if (ks_comm_size() > 1) ks_log_set_rank(ks_comm_rank());
+        rc = dispatch(argc, argv);
+    }
+    /* Every rank ends with the same error text; root says it. */
+    if (rc && ks_comm_rank() == 0) ks_log(KS_LOG_ERROR, "%s", ks_error_text());
+    ks_comm_finish();
+    return rc;
 }

@@ -1,0 +1,135 @@
+/* kosweep plan: what would run. */
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "input/options.h"
+#include "sweep/task.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void help(void)
+{
+    printf("usage: kosweep plan [CONFIG.json] [options]\n\n"
+           "Prints what a sweep would compute: cells, branches, FLOPs, bytes, memory, passes, balance. Nothing is computed.\n\n%s\n"
+           "Examples\n"
+           "  kosweep plan config/layer_scan.json --ranks 8\n"
+           "  kosweep plan --model models/box --corpus corpus/attention_samples_universal.json --all-windows --json\n",
+           ks_options_help);
+}
+
+typedef struct plan_facts {
+    int64_t bytes_read, memory_bytes;
+    int32_t passes; /* of the rank that has most */
+    double balance; /* mean load over largest load */
+    int64_t *rank_cells;
+} plan_facts;
+
+static int gather_facts(const ks_task *t, plan_facts *f)
+{
+    int rc = KS_OK;
+    const ks_plan *p = t->plan;
+    double top = 0, sum = 0;
+    KS_NEW(f->rank_cells, p->ranks);
+    for (size_t i = 0; i < p->n_units; i++) f->rank_cells[p->units[i].rank] += p->units[i].v1 - p->units[i].v0;
+    const int64_t weights = ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
+    for (int r = 0; r < p->ranks; r++) {
+        if (p->rank_flops[r] > top) top = p->rank_flops[r];
+        if (p->rank_passes[r] > f->passes) f->passes = p->rank_passes[r];
+        sum += p->rank_flops[r];
+        f->bytes_read += p->rank_passes[r] * weights;
+    }
+    f->balance = top > 0 ? sum / p->ranks / top : 1;
+    f->memory_bytes = p->peak_bytes + ks_weights_predict(t->model, t->source);
+done:
+    return rc;
+}
+
+static int add_number(cJSON *o, const char *key, double value)
+{
+    return cJSON_AddNumberToObject(o, key, value) ? KS_OK : ks_error(KS_EMACHINE, "out of memory");
+}
+
+static int print_json(const ks_task *t, const plan_facts *f)
+{
+    int rc = KS_OK;
+    const ks_plan *p = t->plan;
+    char *text = NULL;
+    cJSON *ranks, *o = cJSON_CreateObject();
+    KS_REQUIRE(o && cJSON_AddStringToObject(o, "model", t->name), KS_EMACHINE, "out of memory");
+    KS_TRY(add_number(o, "cells", (double)p->cells));
+    KS_TRY(add_number(o, "branches", (double)p->branches));
+    KS_TRY(add_number(o, "rows", (double)p->rows));
+    KS_TRY(add_number(o, "flops", p->flops));
+    KS_TRY(add_number(o, "flops_plain", p->plain_flops));
+    KS_TRY(add_number(o, "bytes_read", (double)f->bytes_read));
+    KS_TRY(add_number(o, "memory_bytes", (double)f->memory_bytes));
+    KS_TRY(add_number(o, "activation_bytes", (double)p->peak_bytes));
+    KS_TRY(add_number(o, "passes", f->passes));
+    KS_TRY(add_number(o, "balance", f->balance));
+    KS_REQUIRE(ranks = cJSON_AddArrayToObject(o, "ranks"), KS_EMACHINE, "out of memory");
+    for (int r = 0; r < p->ranks; r++) {
+        cJSON *rank = cJSON_CreateObject();
+        KS_REQUIRE(rank && cJSON_AddItemToArray(ranks, rank), KS_EMACHINE, "out of memory");
+        KS_TRY(add_number(rank, "cells", (double)f->rank_cells[r]));
+        KS_TRY(add_number(rank, "flops", p->rank_flops[r]));
+        KS_TRY(add_number(rank, "passes", p->rank_passes[r]));
+    }
+    KS_GET(text, cJSON_PrintUnformatted(o));
+    puts(text);
+done:
+    cJSON_free(text);
+    cJSON_Delete(o);
+    return rc;
+}
+
+static void print_text(const ks_task *t, const plan_facts *f)
+{
+    const ks_plan *p = t->plan;
+    printf("%s (%s, %d layers)\n", t->name, t->problem.arch->family, t->problem.arch->L);
+    printf("  samples        %zu\n", t->problem.n_samples);
+    printf("  cells          %lld (%zu variants a sample)\n", (long long)p->cells, t->grid->n_variants);
+    printf("  branches       %lld with %lld stored rows\n", (long long)p->branches, (long long)p->rows);
+    printf("  FLOPs          %.4g; two whole forwards a cell would need %.4g, %.1f times as many\n", p->flops, p->plain_flops,
+           p->plain_flops / p->flops);
+    printf("  weights        %s, %.1f MB read in all\n", t->source == KS_WEIGHTS_STREAMED ? "streamed" : "resident",
+           (double)f->bytes_read / 1e6);
+    printf("  memory a rank  %.1f MB of activations, %.1f MB of weights\n", (double)p->peak_bytes / 1e6,
+           (double)(f->memory_bytes - p->peak_bytes) / 1e6);
+    printf("  ranks          %d, %zu units, at most %d pass%s a rank, balance %.1f %%\n", p->ranks, p->n_units, f->passes,
+           f->passes == 1 ? "" : "es", 100 * f->balance);
+    for (int r = 0; p->ranks > 1 && r < p->ranks; r++)
+        printf("    rank %-4d %8lld cells  %.3g FLOPs  %d passes\n", r, (long long)f->rank_cells[r], p->rank_flops[r], p->rank_passes[r]);
+}
+
+int ks_cmd_plan(int argc, char **argv)
+{
+    int rc = KS_OK;
+    ks_config *cfg = NULL;
+    ks_corpus *corpus = NULL;
+    KS_TRY(ks_options_parse(&cfg, "plan", argc, argv));
+    if (cfg->help || cfg->version) {
+        if (cfg->help) help();
+        else puts("kosweep " KS_VERSION);
+        goto done;
+    }
+    KS_REQUIRE(cfg->corpus, KS_EUSAGE, "no corpus: give --corpus FILE or \"corpus\" in the configuration");
+    KS_TRY(ks_corpus_load(&corpus, cfg->corpus));
+    for (size_t i = 0; i < cfg->n_models; i++) {
+        ks_task *t = NULL;
+        plan_facts f = {0};
+        KS_TRY(ks_task_prepare(&t, cfg, i, corpus, cfg->ranks, ks_task_memory(cfg, 1)));
+        rc = gather_facts(t, &f);
+        if (!rc && cfg->json) rc = print_json(t, &f);
+        else if (!rc) print_text(t, &f);
+        free(f.rank_cells);
+        ks_task_free(t);
+        KS_TRY(rc);
+    }
+done:
+    ks_corpus_free(corpus);
+    ks_config_free(cfg);
+    return rc;
+}
