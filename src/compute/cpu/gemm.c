@@ -1,9 +1,9 @@
 /* The outer loops of the product.
  *
  *   for a chunk of rows            X's chunk is copied into 16 MiB of scratch, K block by K block
- *     for each panel of 32 columns (x part of the chunk)                                    <- items of the pool
- *       for each K block of 256    W's 32 x 256 are converted and transposed into 32 KiB, which stay in L1   } isa/gemm.c
- *         for 12 rows at a time    24 accumulators, X's rows stream by from L2 or L3                          }
+ *     for each panel of 64 columns (x part of the chunk)                                    <- items of the pool
+ *       for each K block of 256    W's 64 x 256 are converted and transposed into 64 KiB, which stay in L2   } isa/gemm.c
+ *         for 6 rows at a time     24 accumulators, X's rows stream by from L2 or L3                          }
  *
  * W is packed anew for every chunk; that costs as much as a few rows of it. */
 #include "compute/cpu/gemm.h"
@@ -19,7 +19,7 @@ enum {
     KB = KS_GEMM_KB,
     NR = KS_GEMM_NR,
     AS = KS_GEMM_AS,
-    ROWS_MAX = 1020,       /* rows of a chunk; 12 divides it */
+    ROWS_MAX = 1020,       /* rows of a chunk; 6 divides it */
     A_FLOATS = 4 << 20,    /* packed X */
     SERIAL_WORK = 1 << 18, /* products of fewer multiplications are not worth waking threads for */
     ITEM_WORK = 1 << 19,   /* multiplications of one pool item, at least */
@@ -31,7 +31,7 @@ struct ks_gemm {
     const ks_cpu_ops *ops;
     float *a; /* [A_FLOATS] */
     struct scratch {
-        float panel[KB * NR];
+        float panel[KS_GEMM_PANEL];
         float c[ROWS_MAX * NR]; /* for results that may not go straight to Y */
     } * scratch;                /* [threads] */
 };
@@ -139,11 +139,11 @@ void ks_gemm_run(ks_gemm *g, float *Y, size_t ldy, const float *X, size_t ldx, c
     if (M == 0 || N == 0) return;
     const size_t threads = (size_t)ks_pool_threads(g->pool), n_panels = ceil_div(N, NR);
     const size_t row_floats = (K ? ceil_div(K, KB) : 1) * AS; /* of packed X */
-    const size_t fit = min_size(A_FLOATS / row_floats, ROWS_MAX), chunk = fit >= 12 ? fit / 12 * 12 : fit;
+    const size_t fit = min_size(A_FLOATS / row_floats, ROWS_MAX), chunk = fit >= 6 ? fit / 6 * 6 : fit;
 
     for (size_t m = 0; m < M;) {
         /* Equal chunks: a short last one would pay for packing W as much as a long one. */
-        const size_t rows = min_size(M - m, ceil_div(ceil_div(M - m, ceil_div(M - m, chunk)), 12) * 12);
+        const size_t rows = min_size(M - m, ceil_div(ceil_div(M - m, ceil_div(M - m, chunk)), 6) * 6);
         struct job j = {.g = g, .Y = Y + m * ldy, .X = X + m * ldx, .W = W, .ldy = ldy, .ldx = ldx, .ldw = ldw};
         j.rows = min_size(rows, chunk), j.N = N, j.K = K, j.wtype = wtype, j.accumulate = accumulate;
         const bool serial = threads == 1 || j.rows * N * K < SERIAL_WORK;
@@ -154,7 +154,7 @@ void ks_gemm_run(ks_gemm *g, float *Y, size_t ldy, const float *X, size_t ldx, c
         /* Items enough to keep all threads busy to the end, large enough to hide the taking of one. */
         j.parts = 1;
         if (!serial && n_panels < 4 * threads) j.parts = min_size(ceil_div(4 * threads, n_panels), ceil_div(j.rows, 48));
-        j.part_rows = ceil_div(ceil_div(j.rows, j.parts), 12) * 12;
+        j.part_rows = ceil_div(ceil_div(j.rows, j.parts), 6) * 6;
         j.parts = ceil_div(j.rows, j.part_rows);
         const size_t panel_work = j.part_rows * NR * (K ? K : 1);
         j.group = serial ? n_panels : min_size(ceil_div(ITEM_WORK, panel_work), ceil_div(n_panels, 4 * threads));

@@ -8,13 +8,14 @@
 enum { KB = KS_GEMM_KB, NR = KS_GEMM_NR, AS = KS_GEMM_AS };
 
 /* A tile of outputs held in registers: MR rows of NV vectors. 24 of 32 registers with AVX-512, 12 of 16 with AVX2. */
-#if KS_LANES == 16
-enum { MR = 12, NV = 2 };
-#else
-enum { MR = 6, NV = 2 };
-#endif
+enum { MR = 6, NV = KS_LANES == 16 ? 4 : 2 };
 
-/* ---- W: 32 columns of K block, converted and transposed ---- */
+/* A panel is laid out [NR / KS_LANES][KB][KS_LANES], so that packing writes one line after the other; with 64 spare bytes between
+ * the parts, so that they lie in different cache sets. */
+enum { PART = KB * KS_LANES + 16 };
+_Static_assert(PART *(NR / KS_LANES) <= KS_GEMM_PANEL, "scratch for a panel");
+
+/* ---- W: the columns of a panel along one K block, converted and transposed ---- */
 
 #if KS_LANES == 16
 typedef __m512i words;
@@ -88,8 +89,9 @@ KS_INLINE ks_vf half_to_float(words x)
 }
 #endif
 
-/* panel[k][n] = W[n][k] for k < kn, n < NR; columns from cols on repeat the last one, which keeps reads inside W. */
-KS_INLINE void pack(float *panel, const char *w, const char *next, ks_dtype wtype, size_t row_bytes, size_t cols, size_t kn)
+/* panel[n / KS_LANES][k][n % KS_LANES] = W[n][k] for k < kn, n < NR; columns from cols on repeat the last one, which keeps reads inside W.
+ */
+KS_INLINE void pack(float *panel, const char *w, ks_dtype wtype, size_t row_bytes, size_t cols, size_t kn)
 {
     size_t done = 0;
 #if KS_LANES >= 8
@@ -99,60 +101,77 @@ KS_INLINE void pack(float *panel, const char *w, const char *next, ks_dtype wtyp
     for (size_t n = 0; n < NR; n += KS_LANES) {
         const char *row[KS_LANES];
         for (size_t i = 0; i < KS_LANES; i++) row[i] = w + (n + i < cols ? n + i : cols - 1) * row_bytes;
-        const ptrdiff_t ahead = next ? next - w : 0;
         for (size_t k = 0; k < done; k += step) {
             words x[KS_LANES];
 #pragma GCC unroll 16
-            for (int i = 0; i < KS_LANES; i++) {
-                x[i] = LOAD(row[i] + k * size);
-                __builtin_prefetch(row[i] + k * size + ahead);
-            }
+            for (int i = 0; i < KS_LANES; i++) x[i] = LOAD(row[i] + k * size);
             transpose(x);
-            float *p = panel + k * NR + n;
+            float *p = panel + n / KS_LANES * PART + k * KS_LANES;
 #pragma GCC unroll 16
             for (int i = 0; i < KS_LANES; i++) {
                 if (wtype == KS_F32) {
-                    ks_store(p + i * NR, (ks_vf)x[i]);
+                    ks_store(p + i * KS_LANES, (ks_vf)x[i]);
                 } else if (wtype == KS_BF16) {
-                    ks_store(p + 2 * i * NR, (ks_vf)((ks_vi)x[i] << 16));
-                    ks_store(p + (2 * i + 1) * NR, (ks_vf)((ks_vi)x[i] & (int32_t)0xffff0000));
+                    ks_store(p + 2 * i * KS_LANES, (ks_vf)((ks_vi)x[i] << 16));
+                    ks_store(p + (2 * i + 1) * KS_LANES, (ks_vf)((ks_vi)x[i] & (int32_t)0xffff0000));
                 } else {
-                    ks_store(p + 2 * i * NR, half_to_float((words)((ks_vi)x[i] & 0xffff)));
-                    ks_store(p + (2 * i + 1) * NR, half_to_float((words)(((ks_vi)x[i] >> 16) & 0xffff)));
+                    ks_store(p + 2 * i * KS_LANES, half_to_float((words)((ks_vi)x[i] & 0xffff)));
+                    ks_store(p + (2 * i + 1) * KS_LANES, half_to_float((words)(((ks_vi)x[i] >> 16) & 0xffff)));
                 }
             }
         }
     }
 #endif
-    (void)next;
     for (size_t k = done; k < kn; k++) {
-        for (size_t n = 0; n < NR; n++) panel[k * NR + n] = ks_f32_at(w + (n < cols ? n : cols - 1) * row_bytes, wtype, k);
+        for (size_t n = 0; n < NR; n++)
+            panel[n / KS_LANES * PART + k * KS_LANES + n % KS_LANES] = ks_f32_at(w + (n < cols ? n : cols - 1) * row_bytes, wtype, k);
     }
 }
 
 /* ---- products ---- */
 
+/* What a tile fetches while it computes: the next rows of X, which it reads in too many short runs for the processor to foresee, and
+ * its share of the next part of W, so that packing that one does not wait for memory. */
+typedef struct ahead {
+    const float *a;   /* the next tile's first row */
+    const char *w;    /* the next panel or K block */
+    size_t row_bytes; /* of W */
+    size_t line;      /* next cache line to fetch, counted along the panel's rows */
+    size_t row_lines; /* cache lines of one row of a K block, a power of two */
+    size_t per_step;  /* lines to fetch every STEP of k */
+} ahead;
+
+enum { STEP = 16 };
+
 /* c[mr, NV vectors] (ldc) = or += the chains over one K block; b is the panel at the tile's first column. */
-KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, const float *b, size_t kn, bool first)
+KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, const float *b, size_t kn, bool first, ahead *next)
 {
     ks_vf s[MR][NV];
-#pragma GCC unroll 12
+#pragma GCC unroll 6
     for (int r = 0; r < mr; r++) {
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) s[r][v] = (ks_vf){0};
     }
-    for (size_t k = 0; k < kn; k++) {
-        ks_vf bv[NV];
+    for (size_t k = 0; k < kn;) {
+#pragma GCC unroll 6
+        for (int r = 0; r < mr; r++) __builtin_prefetch(next->a + k + (size_t)r * AS);
+        for (size_t i = 0; i < next->per_step; i++, next->line++) {
+            __builtin_prefetch(next->w + next->line / next->row_lines * next->row_bytes + next->line % next->row_lines * 64, 0, 2);
+        }
+        const size_t end = kn - k < STEP ? kn : k + STEP;
+        for (; k < end; k++) {
+            ks_vf bv[NV];
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) bv[v] = ks_load(b + k * NR + v * KS_LANES);
-#pragma GCC unroll 12
-        for (int r = 0; r < mr; r++) {
-            const ks_vf av = ks_splat(a[k + (size_t)r * AS]);
+            for (int v = 0; v < NV; v++) bv[v] = ks_load(b + k * KS_LANES + (size_t)v * PART);
+#pragma GCC unroll 6
+            for (int r = 0; r < mr; r++) {
+                const ks_vf av = ks_splat(a[k + (size_t)r * AS]);
 #pragma GCC unroll 4
-            for (int v = 0; v < NV; v++) s[r][v] = ks_fma(av, bv[v], s[r][v]);
+                for (int v = 0; v < NV; v++) s[r][v] = ks_fma(av, bv[v], s[r][v]);
+            }
         }
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 6
     for (int r = 0; r < mr; r++) {
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) {
@@ -162,20 +181,30 @@ KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, const float *b
     }
 }
 
-static void tiles(int mr, float *c, size_t ldc, const float *a, const float *b, size_t kn, bool first)
+static void tiles(int mr, float *c, size_t ldc, const float *a, const float *b, size_t kn, bool first, ahead *next)
 {
     for (int n = 0; n < NR; n += NV * KS_LANES) {
         switch (mr) {
-#define CASE(m)                                   \
-    case m:                                       \
-        tile(m, c + n, ldc, a, b + n, kn, first); \
-        break;
-            CASE(1)
-            CASE(2)
-            CASE(3) CASE(4) CASE(5) CASE(6)
-#if KS_LANES == 16
-                CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
-#endif
+        case 1:
+            tile(1, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            break;
+        case 2:
+            tile(2, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            break;
+        case 3:
+            tile(3, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            break;
+        case 4:
+            tile(4, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            break;
+        case 5:
+            tile(5, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            break;
+        case 6:
+            tile(6, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            break;
+        default:
+            __builtin_unreachable();
         }
     }
 }
@@ -183,19 +212,22 @@ static void tiles(int mr, float *c, size_t ldc, const float *a, const float *b, 
 void KS_FN(ks_gemm_panel)(float *c, size_t ldc, const float *a, size_t a_rows, const void *w, const void *next, ks_dtype wtype, size_t ldw,
                           size_t rows, size_t cols, size_t K, float *panel)
 {
-    const size_t size = ks_dtype_size(wtype), row_bytes = ldw * size;
-    const size_t slivers = (rows + MR - 1) / MR;
+    const size_t size = ks_dtype_size(wtype), row_bytes = ldw * size, row_lines = KB * size / 64;
+    const size_t slivers = (rows + MR - 1) / MR, steps = slivers * (NR / (NV * KS_LANES)) * (KB / STEP);
     for (size_t k = 0; k < K || k == 0; k += KB) {
         const size_t kn = K - k < KB ? K - k : KB;
         const char *wk = (const char *)w + k * size;
-        const char *then = k + KB < K ? wk + KB * size : next;
-        if (wtype == KS_BF16) pack(panel, wk, then, KS_BF16, row_bytes, cols, kn);
-        else if (wtype == KS_F16) pack(panel, wk, then, KS_F16, row_bytes, cols, kn);
-        else pack(panel, wk, then, KS_F32, row_bytes, cols, kn);
-        /* Slivers of nearly equal height: 13 rows are 7 + 6, not 12 + 1 whose single row would wait for its own chain. */
+        if (wtype == KS_BF16) pack(panel, wk, KS_BF16, row_bytes, cols, kn);
+        else if (wtype == KS_F16) pack(panel, wk, KS_F16, row_bytes, cols, kn);
+        else pack(panel, wk, KS_F32, row_bytes, cols, kn);
+        ahead then = {.w = k + KB < K ? wk + KB * size : next, .row_bytes = row_bytes, .row_lines = row_lines};
+        if (then.w) then.per_step = (NR * row_lines + steps - 1) / steps;
+        /* Slivers of nearly equal height: 7 rows are 4 + 3, not 6 + 1 whose single row would wait for its own chains. */
+        const float *ak = a + k / KB * a_rows * AS;
         for (size_t i = 0; i < slivers; i++) {
             const size_t r0 = rows * i / slivers, r1 = rows * (i + 1) / slivers;
-            tiles((int)(r1 - r0), c + r0 * ldc, ldc, a + (k / KB * a_rows + r0) * AS, panel, kn, k == 0);
+            then.a = i + 1 < slivers ? ak + r1 * AS : k + KB < K ? ak + a_rows * AS : a;
+            tiles((int)(r1 - r0), c + r0 * ldc, ldc, ak + r0 * AS, panel, kn, k == 0, &then);
         }
     }
 }

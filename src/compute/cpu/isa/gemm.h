@@ -9,15 +9,16 @@
 
 enum {
     KS_GEMM_KB = 256, /* K of one block: part of the definition of a product's bits */
-    KS_GEMM_NR = 32,  /* columns of a panel */
+    KS_GEMM_NR = 64,  /* columns of a panel */
     KS_GEMM_AS = 272, /* floats from row to row of packed X: no multiple of 1 KiB, so that neighbours use different cache sets */
+    KS_GEMM_PANEL = KS_GEMM_KB * KS_GEMM_NR + 256, /* floats of scratch for a packed panel */
 };
 
 /* c[rows, KS_GEMM_NR] = X[rows, K] W[cols, K]^T for cols <= KS_GEMM_NR columns; columns of c beyond cols are written with anything.
  *   c      [rows, ldc]
  *   a      packed X [ceil(K / KS_GEMM_KB), a_rows, KS_GEMM_AS]: block b of row r begins at a + (b * a_rows + r) * KS_GEMM_AS
  *   w      [cols, ldw] of wtype, any alignment; next: the panel that will be asked for next (prefetch), or NULL
- *   panel  scratch [KS_GEMM_KB * KS_GEMM_NR], 64-byte aligned */
+ *   panel  scratch [KS_GEMM_PANEL], 64-byte aligned */
 typedef void ks_gemm_panel_fn(float *c, size_t ldc, const float *a, size_t a_rows, const void *w, const void *next, ks_dtype wtype,
                               size_t ldw, size_t rows, size_t cols, size_t K, float *panel);
 KS_DECLARE(ks_gemm_panel_fn, ks_gemm_panel);
