@@ -36,6 +36,7 @@ typedef struct ks_study_model {
     char **ids, **groups;     /* [S] */
     int32_t *n_tokens;        /* [S] */
     uint8_t *marker, *target; /* [S, T] */
+    char **token_text;        /* [S, T], or NULL */
     double *floor, *entropy;  /* [S] nats; floor is NaN where it was not measured */
     double *strength;         /* [L, S] */
     double *uniform;          /* [S] */

@@ -160,6 +160,7 @@ static int sweep_tables(const ks_view *v, bool alone)
     if (found) {
         KS_TRY(ks_table_full(v, window, W > 1));
         if (alone || W == 1) KS_TRY(ks_table_samples(v, window, W > 1));
+        if (alone || W == 1) KS_TRY(ks_table_positions(v, window));
     }
 done:
     return rc;
@@ -235,8 +236,9 @@ int ks_tables_print(FILE *out, const char *const *paths, size_t n, const ks_tabl
             for (size_t i = 0; i < studies[f]->n_models; i++) {
                 const ks_study_model *m = &studies[f]->models[i];
                 if (!ks_chosen_model(opt, m)) continue;
-                models += !pass;
+                const size_t before = sweeps;
                 for (size_t k = 0; !pass && k < m->n_sweeps; k++) sweeps += ks_chosen_sweep(opt, &m->sweeps[k]);
+                models += sweeps > before;
                 if (pass) KS_TRY(model_tables(out, m, opt, sweeps == 1, &first));
             }
     if (models > 1) KS_TRY(ks_table_models(out, studies, n, opt, &first));

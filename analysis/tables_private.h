@@ -53,6 +53,8 @@ int ks_table_versus(const ks_view *v, const ks_study_sweep *all);
 /* tables_window.c: tables of one window. selected: it was chosen by looking at the same samples. */
 int ks_table_full(const ks_view *v, size_t window, bool selected);
 int ks_table_samples(const ks_view *v, size_t window, bool selected);
+/* Where in the text the effect is: the sample with the largest KL at any position. Nothing without positions: all. */
+int ks_table_positions(const ks_view *v, size_t window);
 
 /* tables_models.c: one line per model and sweep. */
 int ks_table_models(FILE *out, ks_study *const *studies, size_t n, const ks_table_options *opt, bool *first);

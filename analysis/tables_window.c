@@ -4,6 +4,7 @@
 #include "base/error.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static ks_label where(const ks_view *v, size_t window)
@@ -118,5 +119,65 @@ int ks_table_samples(const ks_view *v, size_t window, bool selected)
     ks_table_note(&t, "(at most 2.2 %%, 7 %%, 22 %% of the probability can have moved: Pinsker's inequality)");
     ks_note_floor(&t, v);
     note_selected(&t, selected);
+    return ks_view_print(v, &t);
+}
+
+static bool chosen_group(const ks_view *v, const char *group)
+{
+    for (size_t g = 0; g < v->g->n; g++)
+        if (!strcmp(v->g->names[g], group)) return true;
+    return false;
+}
+
+/* A token between quotes, its blanks and line ends visible. */
+static void token_cell(ks_table *t, const char *text)
+{
+    char shown[128];
+    size_t n = 0;
+    shown[n++] = '"';
+    for (const char *p = text; *p && n < sizeof shown - 8; p++) {
+        const char *named = strchr("\nn\tt\rr", *p);
+        if (named && (unsigned char)*p < 0x20) n += (size_t)snprintf(shown + n, sizeof shown - n, "\\%c", named[1]);
+        else if ((unsigned char)*p < 0x20) n += (size_t)snprintf(shown + n, sizeof shown - n, "\\x%02x", (unsigned)*p);
+        else shown[n++] = *p;
+    }
+    shown[n++] = '"';
+    shown[n] = 0;
+    ks_table_cell(t, "%s", shown);
+}
+
+int ks_table_positions(const ks_view *v, size_t window)
+{
+    const ks_study_model *m = v->m;
+    ks_table t = {0};
+    if (!v->s->kl_positions) return KS_OK;
+    size_t best = m->S;
+    double most = NAN;
+    for (size_t i = 0; i < m->S; i++)
+        for (size_t k = 0; chosen_group(v, m->groups[i]) && k < (size_t)m->n_tokens[i]; k++) {
+            const double kl = v->s->kl_positions[ks_study_at(m, v->s, 0, window, 0, i) * m->T + k];
+            if (isnan(kl) || (best < m->S && kl <= most)) continue;
+            most = kl;
+            best = i;
+        }
+    if (best == m->S) return KS_OK;
+    const double *kl = v->s->kl_positions + ks_study_at(m, v->s, 0, window, 0, best) * m->T; /* [T] */
+    char title[256];
+    snprintf(title, sizeof title, "Positions of %.200s", m->ids[best]);
+    ks_view_title(&t, v, title, where(v, window).text);
+    ks_table_column(&t, false, "position");
+    if (m->token_text) ks_table_column(&t, true, "token");
+    ks_table_column(&t, true, "role");
+    ks_table_column(&t, false, "KL of what comes next");
+    ks_table_column(&t, true, "of the largest");
+    for (size_t k = 0; k < (size_t)m->n_tokens[best]; k++) {
+        const bool marker = m->marker[best * m->T + k], target = m->target[best * m->T + k];
+        ks_table_cell(&t, "%zu", k);
+        if (m->token_text) token_cell(&t, m->token_text[best * m->T + k]);
+        ks_table_cell(&t, "%s", marker && target ? "marker, target" : marker ? "marker" : target ? "target" : "");
+        ks_table_number(&t, kl[k], "");
+        ks_table_cell(&t, "%.*s", kl[k] > 0 && most > 0 ? (int)(20 * kl[k] / most + 0.5) : 0, "####################");
+    }
+    ks_table_note(&t, "The sample with the largest effect at any position; \"-\": before the first changed position");
     return ks_view_print(v, &t);
 }

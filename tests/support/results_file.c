@@ -59,7 +59,7 @@ static const ks_sweep *sweep_of(int sweep)
         [RF_LAYERS] = {.name = names[RF_LAYERS], .windows = KS_WINDOWS_EACH_LAYER},
         [RF_ALL_EDGE] = {.name = names[RF_ALL_EDGE], .edges = KS_EDGES_ALL_MARKER, .windows = KS_WINDOWS_EACH_LAYER},
         [RF_TRIANGLE] = {.name = names[RF_TRIANGLE], .windows = KS_WINDOWS_ALL},
-        [RF_SLIDE] = {.name = names[RF_SLIDE], .windows = KS_WINDOWS_SLIDE, .slide = 2},
+        [RF_SLIDE] = {.name = names[RF_SLIDE], .windows = KS_WINDOWS_SLIDE, .slide = 2, .positions = KS_POSITIONS_ALL},
         [RF_AROUND] = {.name = names[RF_AROUND], .windows = KS_WINDOWS_AROUND, .center = 1, .max_radius = 2},
         [RF_HEADS] = {.name = names[RF_HEADS], .windows = KS_WINDOWS_EACH_LAYER, .heads = KS_HEADS_EACH},
         [RF_DOSE] = {.name = names[RF_DOSE],

@@ -11,7 +11,7 @@ enum {
     RF_LAYERS,   /* each layer, marker-targets */
     RF_ALL_EDGE, /* each layer, all-marker */
     RF_TRIANGLE, /* all windows */
-    RF_SLIDE,    /* windows of 2 layers */
+    RF_SLIDE,    /* windows of 2 layers, positions: all */
     RF_AROUND,   /* windows around layer 1 */
     RF_HEADS,    /* each layer, heads: each */
     RF_DOSE,     /* scale with 3 values, one window, positions: all */

@@ -88,6 +88,7 @@ static void test_expected_texts(void **state)
     same_as_file("window.txt", ks_tables_print,
                  &(ks_table_options){.model = "other", .has_window = true, .window_start = 2, .window_end = 2});
     same_as_file("baselines.txt", ks_tables_print, &(ks_table_options){.model = "other", .groups = "python_doctest,python_baseline"});
+    same_as_file("positions.txt", ks_tables_print, &(ks_table_options){.sweep = "slide"});
     same_as_file("layers.md", ks_tables_print, &(ks_table_options){.model = "other", .format = KS_FORMAT_MARKDOWN});
     same_as_file("layers.csv", ks_tables_print, &(ks_table_options){.model = "other", .format = KS_FORMAT_CSV});
     same_as_file("layers.tex", ks_tables_print, &(ks_table_options){.model = "other", .format = KS_FORMAT_LATEX});
