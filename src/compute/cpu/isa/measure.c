@@ -146,23 +146,23 @@ static void not_finite(ks_measure *out)
     }
 }
 
-/* log sum exp of logits + e. */
-static double changed_lse(const float *e, const float *logits, size_t V)
+/* log sum exp of logits + e - ref. */
+static double changed_lse(const float *e, double ref, const float *logits, size_t V)
 {
     float bufe[16], bufl[16];
     ks_vd m = ks_splatd(-(double)INFINITY);
     for (size_t i = 0; i < V; i += 16) {
-        const float *eb = block(e, i, V, bufe, e[0]), *lb = block(logits, i, V, bufl, -INFINITY);
+        const float *eb = block(e, i, V, bufe, 0), *lb = block(logits, i, V, bufl, -INFINITY);
         for (size_t u = 0; u < UNITS; u++) {
-            const ks_vd z = widen(lb + u * N) + widen(eb + u * N);
+            const ks_vd z = widen(lb + u * N) + (widen(eb + u * N) - ref);
             m = ks_seld(z > m, z, m);
         }
     }
     const double most = largest(m);
     ks_sum16d sum = {{{0}}};
     for (size_t i = 0; i < V; i += 16) {
-        const float *eb = block(e, i, V, bufe, e[0]), *lb = block(logits, i, V, bufl, -INFINITY);
-        for (size_t u = 0; u < UNITS; u++) sum.v[u] += ks_v_exp(widen(lb + u * N) + widen(eb + u * N) - most);
+        const float *eb = block(e, i, V, bufe, 0), *lb = block(logits, i, V, bufl, -INFINITY);
+        for (size_t u = 0; u < UNITS; u++) sum.v[u] += ks_v_exp(widen(lb + u * N) + (widen(eb + u * N) - ref) - most);
     }
     return most + ks_v_log(ks_splatd(ks_sum16d_total(&sum)))[0];
 }
@@ -174,12 +174,16 @@ void KS_FN(ks_measure_row)(ks_measure *out, const float *e, const float *logits,
     not_finite(out);
     if (!base->finite) return;
 
+    /* A change that all logits share changes nothing: e counts from that of the most probable token on, so that nothing cancels where its
+     * p is nearly 1. */
+    const int32_t first = base->top_ids[0];
+    const double ref = (double)e[first];
     ks_sum16d sum = {{{0}}};
-    ks_vd most = ks_splatd(-(double)INFINITY);
+    ks_vd most = ks_splatd(0);
     for (size_t i = 0; i < V; i += 16) {
-        const float *eb = block(e, i, V, bufe, e[0]);
+        const float *eb = block(e, i, V, bufe, e[first]);
         for (size_t u = 0; u < UNITS; u++) {
-            const ks_vd x = widen(eb + u * N);
+            const ks_vd x = widen(eb + u * N) - ref;
             sum.v[u] += ks_loadd(p + i + u * N) * x;
             most = ks_seld(x > most, x, most);
         }
@@ -190,13 +194,13 @@ void KS_FN(ks_measure_row)(ks_measure *out, const float *e, const float *logits,
     const bool huge = largest(most) - mu > HUGE_CHANGE;
     double kl, lse = 0;
     if (huge) {
-        lse = changed_lse(e, logits, V);
+        lse = changed_lse(e, ref, logits, V);
         kl = lse - base->lse - mu;
     } else {
         sum = (ks_sum16d){{{0}}};
         for (size_t i = 0; i < V; i += 16) {
-            const float *eb = block(e, i, V, bufe, e[0]);
-            for (size_t u = 0; u < UNITS; u++) sum.v[u] += ks_loadd(p + i + u * N) * ks_v_expm1_minus_x(widen(eb + u * N) - mu);
+            const float *eb = block(e, i, V, bufe, e[first]);
+            for (size_t u = 0; u < UNITS; u++) sum.v[u] += ks_loadd(p + i + u * N) * ks_v_expm1_minus_x(widen(eb + u * N) - ref - mu);
         }
         kl = ks_v_log1p(ks_splatd(ks_sum16d_total(&sum)))[0];
     }
@@ -204,10 +208,9 @@ void KS_FN(ks_measure_row)(ks_measure *out, const float *e, const float *logits,
     out->cell.status = KS_CELL_DONE;
     out->cell.kl = kl;
 
-    /* log p'/p = e - mu - kl */
     if (item->next >= 0) {
         out->dlogit_next = (double)e[item->next];
-        out->p_next = exp_one((double)logits[item->next] - base->lse + ((double)e[item->next] - mu - kl));
+        out->p_next = exp_one((double)logits[item->next] - base->lse + ((double)e[item->next] - ref - mu - kl));
     }
     if (!item->full) return;
 
@@ -215,10 +218,10 @@ void KS_FN(ks_measure_row)(ks_measure *out, const float *e, const float *logits,
     top_clear(&s.changed);
     top_clear(&s.now);
     for (size_t i = 0; i < V; i += 16) {
-        const float *eb = block(e, i, V, bufe, e[0]), *lb = block(logits, i, V, bufl, -INFINITY);
+        const float *eb = block(e, i, V, bufe, e[first]), *lb = block(logits, i, V, bufl, -INFINITY);
         ks_vd change[UNITS], now[UNITS];
         for (int u = 0; u < UNITS; u++) {
-            const ks_vd pv = ks_loadd(p + i + (size_t)u * N), ev = widen(eb + u * N), log_ratio = ev - mu - kl;
+            const ks_vd pv = ks_loadd(p + i + (size_t)u * N), ev = widen(eb + u * N) - ref, log_ratio = ev - mu - kl;
             now[u] = widen(lb + u * N) + ev;
             change[u] = huge ? add_huge(&s, u, pv, ks_v_exp(now[u] - lse), log_ratio) : add_small(&s, u, pv, log_ratio);
         }
@@ -229,16 +232,15 @@ void KS_FN(ks_measure_row)(ks_measure *out, const float *e, const float *logits,
     cell->kl_reverse = ks_sum16d_total(&s.reverse);
     cell->js = 0.5 * ks_sum16d_total(&s.js);
     cell->tv = 0.5 * ks_sum16d_total(&s.tv);
-    const int32_t first = base->top_ids[0];
     cell->top_changed = s.now.id[0] != first;
     cell->dlogit_top = (double)e[first];
-    cell->p_top = exp_one((double)logits[first] - base->lse + ((double)e[first] - mu - kl));
+    cell->p_top = exp_one((double)logits[first] - base->lse + ((double)e[first] - ref - mu - kl));
     for (int k = 0; k < KS_TOP_K; k++) {
         const int32_t id = s.changed.id[k];
         if (id < 0) continue;
         cell->top_ids[k] = id;
         cell->top_p_baseline[k] = p[id];
-        cell->top_p_ablated[k] = exp_one((double)logits[id] - base->lse + ((double)e[id] - mu - kl));
+        cell->top_p_ablated[k] = exp_one((double)logits[id] - base->lse + ((double)e[id] - ref - mu - kl));
     }
 }
 
@@ -268,19 +270,22 @@ void KS_FN(ks_baseline_row_of)(ks_baseline_row *out, const float *logits, size_t
     }
     if (!out->finite) return;
 
+    /* The largest logit adds exactly 1 and is left out: where it has nearly all of p, the rest decides. */
     const double most = t.value[0];
-    ks_sum16d sum = {{{0}}}, lost = {{{0}}};
+    ks_sum16d sum = {{{0}}}, lost = {{{0}}}, ties = {{{0}}};
     for (size_t i = 0; i < V; i += 16) {
         const float *l = block(logits, i, V, buf, -FLT_MAX);
         for (size_t u = 0; u < UNITS; u++) {
             const ks_vd x = widen(l + u * N) - most, w = ks_v_exp(x);
-            sum.v[u] += w;
+            const ks_vl tie = x == 0;
+            ties.v[u] += ks_seld(tie, ks_splatd(1), ks_splatd(0));
+            sum.v[u] += ks_seld(tie, ks_splatd(0), w);
             lost.v[u] -= w * x;
         }
     }
-    const double total = ks_sum16d_total(&sum), log_total = ks_v_log(ks_splatd(total))[0];
+    const double others = ks_sum16d_total(&ties) - 1 + ks_sum16d_total(&sum), log_total = ks_v_log1p(ks_splatd(others))[0];
     out->lse = most + log_total;
-    out->entropy = log_total + ks_sum16d_total(&lost) / total;
+    out->entropy = log_total + ks_sum16d_total(&lost) / (1 + others);
     for (int k = 0; k < KS_TOP_K; k++) {
         if (t.id[k] >= 0) out->top_p[k] = exp_one(t.value[k] - out->lse);
     }

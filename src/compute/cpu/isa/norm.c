@@ -45,25 +45,29 @@ static double sum_squares(const float *x, double mean, size_t n)
     return total(&s);
 }
 
-/* What the change d of a row x makes of its sum of squares, both centred: *change = sum of (2x + d) d, *after = sum of (x + d)^2. */
-static void sum_changes(const float *x, double mean_x, const float *d, double mean_d, size_t n, double *change, double *after)
+/* What the change d of a row x makes of its sum of squares, both centred. */
+typedef struct changes {
+    double before, change, after; /* sums of x^2, (2x + d) d, (x + d)^2 */
+} changes;
+
+static changes sum_changes(const float *x, double mean_x, const float *d, double mean_d, size_t n)
 {
-    lanes s = {{0}}, a = {{0}};
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16) {
+    lanes b = {{0}}, c = {{0}}, a = {{0}};
+    for (size_t i = 0; i < n; i += 16) {
+        const size_t m = n - i < 16 ? n - i : 16;
+        double h[16] = {0}, e[16] = {0};
+        for (size_t l = 0; l < m; l++) {
+            h[l] = (double)x[i + l] - mean_x;
+            e[l] = (double)d[i + l] - mean_d;
+        }
         for (size_t l = 0; l < 16; l++) {
-            const double c = (double)x[i + l] - mean_x, e = (double)d[i + l] - mean_d, both = c + e;
-            s.v[l] += (c + both) * e;
+            const double both = h[l] + e[l];
+            b.v[l] += h[l] * h[l];
+            c.v[l] += (h[l] + both) * e[l];
             a.v[l] += both * both;
         }
     }
-    for (size_t l = 0; i + l < n; l++) {
-        const double c = (double)x[i + l] - mean_x, e = (double)d[i + l] - mean_d, both = c + e;
-        s.v[l] += (c + both) * e;
-        a.v[l] += both * both;
-    }
-    *change = total(&s);
-    *after = total(&a);
+    return (changes){total(&b), total(&c), total(&a)};
 }
 
 void KS_FN(ks_norm_rows)(float *y, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t from, size_t to, size_t D,
@@ -90,17 +94,18 @@ void KS_FN(ks_norm_diff_rows)(float *dy, const float *d, const int64_t *d_rows, 
                               const int64_t *x_rows, size_t from, size_t to, size_t D, const ks_norm *p)
 {
     const double n = (double)D, eps = (double)p->eps;
+    (void)tape;
     for (size_t r = from; r < to; r++) {
         const float *h = x + (size_t)x_rows[r] * D, *e = d + (size_t)d_rows[r] * D;
         const bool centre = p->kind == KS_NORM_LAYER;
-        const double mean_h = centre ? (double)tape->mean[x_rows[r]] : 0, mean_e = centre ? sum(e, D) / n : 0;
-        double change, after;
-        sum_changes(h, mean_h, e, mean_e, D, &change, &after);
+        const double mean_h = centre ? sum(h, D) / n : 0, mean_e = centre ? sum(e, D) / n : 0;
+        const changes c = sum_changes(h, mean_h, e, mean_e, D);
 
-        /* The new 1/rms may come from the new row itself; only its difference to the old one must not be a difference:
-         * 1/s2^2 - 1/s^2 = change / n, so s2 - s = -(change / n) s^2 s2^2 / (s + s2). */
-        const double s = (double)tape->inv_rms[x_rows[r]], s2 = 1 / sqrt(after / n + eps);
-        const double ds = -(change / n) * (s * s) * (s2 * s2) / (s + s2);
+        /* 1/rms before and after may come from the rows themselves; only their difference must not be one:
+         * 1/s2^2 - 1/s^2 = change / n, so s2 - s = -(change / n) s^2 s2^2 / (s + s2). The tape's s has too few digits: where d lies
+         * along h, d s2 and h (s2 - s) cancel. */
+        const double s = 1 / sqrt(c.before / n + eps), s2 = 1 / sqrt(c.after / n + eps);
+        const double ds = -(c.change / n) * (s * s) * (s2 * s2) / (s + s2);
         float *out = dy + r * D;
         for (size_t i = 0; i < D; i++)
             out[i] = (float)((double)p->weight[i] * (((double)e[i] - mean_e) * s2 + ((double)h[i] - mean_h) * ds));
