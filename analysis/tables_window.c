@@ -170,7 +170,9 @@ int ks_table_positions(const ks_view *v, size_t window)
     ks_table_column(&t, true, "role");
     ks_table_column(&t, false, "KL of what comes next");
     ks_table_column(&t, true, "of the largest");
-    for (size_t k = 0; k < (size_t)m->n_tokens[best]; k++) {
+    size_t begin = 0;
+    while (isnan(kl[begin])) begin++; /* `most` is one of them */
+    for (size_t k = begin; k < (size_t)m->n_tokens[best]; k++) {
         const bool marker = m->marker[best * m->T + k], target = m->target[best * m->T + k];
         ks_table_cell(&t, "%zu", k);
         if (m->token_text) token_cell(&t, m->token_text[best * m->T + k]);
@@ -178,6 +180,6 @@ int ks_table_positions(const ks_view *v, size_t window)
         ks_table_number(&t, kl[k], "");
         ks_table_cell(&t, "%.*s", kl[k] > 0 && most > 0 ? (int)(20 * kl[k] / most + 0.5) : 0, "####################");
     }
-    ks_table_note(&t, "The sample with the largest effect at any position; \"-\": before the first changed position");
+    ks_table_note(&t, "The sample with the largest effect at any position; nothing changes in the %zu tokens before", begin);
     return ks_view_print(v, &t);
 }
