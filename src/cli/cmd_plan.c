@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "input/options.h"
+#include "sweep/run.h"
 #include "sweep/task.h"
 
 #include <cjson/cJSON.h>
@@ -13,7 +14,7 @@
 static void help(void)
 {
     printf("usage: kosweep plan [CONFIG.json] [options]\n\n"
-           "Prints what a sweep would compute: cells, branches, FLOPs, bytes, memory, passes, balance. Nothing is computed.\n\n%s\n"
+           "Prints what a sweep would compute: cells, branches, FLOPs, bytes, memory, passes, balance. Nothing is swept.\n\n%s\n"
            "Examples\n"
            "  kosweep plan config/layer_scan.json --ranks 8\n"
            "  kosweep plan --model models/box --corpus corpus/attention_samples_universal.json --all-windows --json\n",
@@ -21,13 +22,46 @@ static void help(void)
 }
 
 typedef struct plan_facts {
+    double flops_per_second; /* of a rank: one product with this model's weights, measured now */
+    double seconds;          /* of the slowest rank at that speed */
     int64_t bytes_read, memory_bytes;
     int32_t passes; /* of the rank that has most */
     double balance; /* mean load over largest load */
     int64_t *rank_cells;
 } plan_facts;
 
-static int gather_facts(const ks_task *t, plan_facts *f)
+/* Speed of this machine on the product that takes most of the time: up-projection of the first layer, 1024 rows. */
+static int measure_speed(const ks_task *t, const ks_config *cfg, double *flops_per_second)
+{
+    int rc = KS_OK;
+    enum { ROWS = 1024 };
+    const ks_arch *a = t->problem.arch;
+    const size_t D = (size_t)a->D, F = (size_t)a->F;
+    const ks_backend *be = NULL;
+    ks_device *dev = NULL;
+    float *x = NULL, *y = NULL;
+    const ks_layer *layer = ks_model_layer(t->model, 0);
+    double best = 0;
+    KS_TRY(ks_backend_find(&be, ks_backend_names[cfg->backend]));
+    KS_TRY(be->open(&dev, &(ks_device_options){.threads = cfg->threads ? cfg->threads : ks_default_threads()}));
+    KS_TRY(be->alloc(dev, &x, ROWS * D));
+    KS_TRY(be->alloc(dev, &y, ROWS * F));
+    KS_TRY(be->zero(dev, x, ROWS * D));
+    for (int i = 0; i < 3; i++) { /* the first one also touches memory */
+        const double begin = ks_seconds();
+        KS_TRY(be->linear(dev, y, F, x, D, &layer->up, NULL, ROWS, false, KS_GRADE_FULL));
+        const double speed = 2.0 * ROWS * (double)D * (double)F / (ks_seconds() - begin);
+        if (speed > best) best = speed;
+    }
+    *flops_per_second = best;
+done:
+    if (x) be->free(dev, x);
+    if (y) be->free(dev, y);
+    if (dev) be->close(dev);
+    return rc;
+}
+
+static int gather_facts(const ks_task *t, const ks_config *cfg, plan_facts *f)
 {
     int rc = KS_OK;
     const ks_plan *p = t->plan;
@@ -41,6 +75,8 @@ static int gather_facts(const ks_task *t, plan_facts *f)
         sum += p->rank_flops[r];
         f->bytes_read += p->rank_passes[r] * weights;
     }
+    KS_TRY(measure_speed(t, cfg, &f->flops_per_second));
+    f->seconds = top / f->flops_per_second;
     f->balance = top > 0 ? sum / p->ranks / top : 1;
     f->memory_bytes = p->peak_bytes + ks_weights_predict(t->model, t->source);
 done:
@@ -69,6 +105,8 @@ static int print_json(const ks_task *t, const plan_facts *f)
     KS_TRY(add_number(o, "activation_bytes", (double)p->peak_bytes));
     KS_TRY(add_number(o, "passes", f->passes));
     KS_TRY(add_number(o, "balance", f->balance));
+    KS_TRY(add_number(o, "flops_per_second", f->flops_per_second));
+    KS_TRY(add_number(o, "seconds", f->seconds));
     KS_REQUIRE(ranks = cJSON_AddArrayToObject(o, "ranks"), KS_EMACHINE, "out of memory");
     for (int r = 0; r < p->ranks; r++) {
         cJSON *rank = cJSON_CreateObject();
@@ -100,6 +138,8 @@ static void print_text(const ks_task *t, const plan_facts *f)
            (double)(f->memory_bytes - p->peak_bytes) / 1e6);
     printf("  ranks          %d, %zu units, at most %d pass%s a rank, balance %.1f %%\n", p->ranks, p->n_units, f->passes,
            f->passes == 1 ? "" : "es", 100 * f->balance);
+    printf("  time           about %.3g s, if every rank is as fast as this machine's %.0f GFLOP/s (measured now)\n", f->seconds,
+           f->flops_per_second / 1e9);
     for (int r = 0; p->ranks > 1 && r < p->ranks; r++)
         printf("    rank %-4d %8lld cells  %.3g FLOPs  %d passes\n", r, (long long)f->rank_cells[r], p->rank_flops[r], p->rank_passes[r]);
 }
@@ -121,7 +161,7 @@ int ks_cmd_plan(int argc, char **argv)
         ks_task *t = NULL;
         plan_facts f = {0};
         KS_TRY(ks_task_prepare(&t, cfg, i, corpus, cfg->ranks, ks_task_memory(cfg, 1)));
-        rc = gather_facts(t, &f);
+        rc = gather_facts(t, cfg, &f);
         if (!rc && cfg->json) rc = print_json(t, &f);
         else if (!rc) print_text(t, &f);
         free(f.rank_cells);

@@ -357,8 +357,7 @@ static void collector_clear(collector *c)
     free(c->places);
 }
 
-/* Cores of this rank: those that the launcher bound it to, else its share of the host's. */
-static int default_threads(void)
+int ks_default_threads(void)
 {
     cpu_set_t set;
     const int online = (int)sysconf(_SC_NPROCESSORS_ONLN);
@@ -439,7 +438,7 @@ int ks_run(const ks_config *cfg, const char *command_line)
     ks_results *results = NULL;
     ks_device *dev = NULL;
     const ks_backend *be = NULL;
-    const int threads = cfg->threads ? cfg->threads : default_threads();
+    const int threads = cfg->threads ? cfg->threads : ks_default_threads();
     KS_NEW(tasks, cfg->n_models);
     if (root) rc = prepare(cfg, &corpus, tasks, &results);
     KS_TRY(ks_comm_agree(rc));

@@ -8,4 +8,7 @@
  * the provenance. A failure on one rank ends all of them with one message. */
 int ks_run(const ks_config *cfg, const char *command_line);
 
+/* Cores of this rank: those that the launcher bound it to, else its share of the host's. */
+int ks_default_threads(void);
+
 #endif
