@@ -240,9 +240,9 @@ KS_INLINE ks_vd ks_log_sum(ks_vd f, ks_vd k, ks_vd c)
 /* x = 2^k m with m in [sqrt(1/2), sqrt(2)), for normal x > 0; returns m - 1. */
 KS_INLINE ks_vd ks_split(ks_vd x, ks_vd *k)
 {
-    const int64_t root = 0x3fe6a09e667f3bcd, one = 0x3ff0000000000000; /* sqrt(1/2), 1 */
-    const ks_vl bits = (ks_vl)x - root;
-    const ks_vl biased = (ks_vl)((ks_vu)(bits + one) >> 52); /* k + 1023 */
+    const uint64_t root = 0x3fe6a09e667f3bcd, one = 0x3ff0000000000000; /* sqrt(1/2), 1 */
+    const ks_vu bits = (ks_vu)x - root;
+    const ks_vu biased = (bits + one) >> 52; /* k + 1023 */
     *k = (ks_vd)(biased | 0x4330000000000000) - (0x1p52 + 1023);
     return (ks_vd)((bits & 0xfffffffffffff) + root) - 1;
 }
