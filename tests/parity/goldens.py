@@ -47,8 +47,8 @@ def run_config(root, name, golden, marker, output):
             "output": output}
 
 
-def check(report, result, name, golden, marker, precision):
-    """Everything of one run. result: an open result file."""
+def check(report, result, name, golden, marker, precision, only=None):
+    """Everything of one run, or only one sweep. result: an open result file."""
     found = result[f"models/{name}"]
     samples = compare.compare_model(report, found, golden, marker)
     if samples is None:
@@ -56,7 +56,7 @@ def check(report, result, name, golden, marker, precision):
     top_p = found["baseline/top_p"][:][samples][:, 0]
     log_probs = golden["baseline/log_probs"][:]
     for s, g in golden["sweeps"].items():
-        if g.attrs["marker"] != marker:
+        if g.attrs["marker"] != marker or only not in (None, s):
             continue
         visible = golden[f"visible_edges/{'mt' if g.attrs['edges'] == 'marker-targets' else 'all'}_{marker}"][:]
         # The result has one number a sample; where layers see different windows, which one it is is the writer's choice.
@@ -151,10 +151,11 @@ def self_test(roots):
         for marker in ("first", "span"):
             fake_result(file, name, golden, marker)
 
-            def misses(precision="full"):
+            def misses(key=None):
+                only = key.split("/")[3] if key and "/sweeps/" in key else None
                 report = compare.Report(name)
                 with h5py.File(file) as result:
-                    check(report, result, name, golden, marker, precision)
+                    check(report, result, name, golden, marker, "full", only)
                 lines, missed = report.table()
                 return missed, lines
 
@@ -176,7 +177,7 @@ def self_test(roots):
                     with h5py.File(file, "r+") as f:
                         f[key][...] = wrong
                     trials += 1
-                    if not misses()[0]:
+                    if not misses(key)[0]:
                         failures += 1
                         print(f"self-test: {key} element {place}: {whole.flat[place]} -> {wrong.flat[place]} went unnoticed")
                 with h5py.File(file, "r+") as f:
