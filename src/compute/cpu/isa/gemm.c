@@ -137,11 +137,12 @@ typedef struct ahead {
     const char *w;    /* the next panel or K block */
     size_t row_bytes; /* of W */
     size_t line;      /* next cache line to fetch, counted along the panel's rows */
-    size_t row_lines; /* cache lines of one row of a K block, a power of two */
+    int row_shift;    /* one row of a K block is 2^row_shift cache lines */
     size_t per_step;  /* lines to fetch every STEP of k */
 } ahead;
 
 enum { STEP = 16 };
+_Static_assert(KB == 256, "row_shift is 3 or 4: 256 elements of 2 or 4 bytes in lines of 64");
 
 /* c[mr, NV vectors] (ldc) = or += the chains over one K block; b is the panel at the tile's first column. */
 KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, const float *b, size_t kn, bool first, ahead *next)
@@ -156,7 +157,9 @@ KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, const float *b
 #pragma GCC unroll 6
         for (int r = 0; r < mr; r++) __builtin_prefetch(next->a + k + (size_t)r * AS);
         for (size_t i = 0; i < next->per_step; i++, next->line++) {
-            __builtin_prefetch(next->w + next->line / next->row_lines * next->row_bytes + next->line % next->row_lines * 64, 0, 2);
+            __builtin_prefetch(next->w + (next->line >> next->row_shift) * next->row_bytes +
+                                   (next->line & (((size_t)1 << next->row_shift) - 1)) * 64,
+                               0, 2);
         }
         const size_t end = kn - k < STEP ? kn : k + STEP;
         for (; k < end; k++) {
@@ -212,7 +215,8 @@ static void tiles(int mr, float *c, size_t ldc, const float *a, const float *b, 
 void KS_FN(ks_gemm_panel)(float *c, size_t ldc, const float *a, size_t a_rows, const void *w, const void *next, ks_dtype wtype, size_t ldw,
                           size_t rows, size_t cols, size_t K, float *panel)
 {
-    const size_t size = ks_dtype_size(wtype), row_bytes = ldw * size, row_lines = KB * size / 64;
+    const size_t size = ks_dtype_size(wtype), row_bytes = ldw * size;
+    const int row_shift = size == 4 ? 4 : 3;
     const size_t slivers = (rows + MR - 1) / MR, steps = slivers * (NR / (NV * KS_LANES)) * (KB / STEP);
     for (size_t k = 0; k < K || k == 0; k += KB) {
         const size_t kn = K - k < KB ? K - k : KB;
@@ -220,8 +224,8 @@ void KS_FN(ks_gemm_panel)(float *c, size_t ldc, const float *a, size_t a_rows, c
         if (wtype == KS_BF16) pack(panel, wk, KS_BF16, row_bytes, cols, kn);
         else if (wtype == KS_F16) pack(panel, wk, KS_F16, row_bytes, cols, kn);
         else pack(panel, wk, KS_F32, row_bytes, cols, kn);
-        ahead then = {.w = k + KB < K ? wk + KB * size : next, .row_bytes = row_bytes, .row_lines = row_lines};
-        if (then.w) then.per_step = (NR * row_lines + steps - 1) / steps;
+        ahead then = {.w = k + KB < K ? wk + KB * size : next, .row_bytes = row_bytes, .row_shift = row_shift};
+        if (then.w) then.per_step = (((size_t)NR << row_shift) + steps - 1) / steps;
         /* Slivers of nearly equal height: 7 rows are 4 + 3, not 6 + 1 whose single row would wait for its own chains. */
         const float *ak = a + k / KB * a_rows * AS;
         for (size_t i = 0; i < slivers; i++) {
