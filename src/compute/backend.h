@@ -13,8 +13,8 @@
 
 #include "base/dtype.h"
 #include "model/model.h"
+#include "plan/cell.h"
 #include "plan/rows.h"
-#include "sweep/cell.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -7,8 +7,8 @@
 #define KS_PLAN_ROWS_H
 
 #include "model/arch.h"
+#include "plan/cell.h"
 #include "plan/grid.h"
-#include "sweep/cell.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -9,7 +9,7 @@
 
 #include "input/config.h"
 #include "input/samples.h"
-#include "sweep/cell.h"
+#include "plan/cell.h"
 
 #include <stdbool.h>
 #include <stddef.h>

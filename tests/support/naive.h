@@ -6,7 +6,7 @@
 #define KS_TESTS_NAIVE_H
 
 #include "model/model.h"
-#include "sweep/cell.h"
+#include "plan/cell.h"
 
 #include <stdbool.h>
 

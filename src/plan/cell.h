@@ -1,7 +1,7 @@
 /* cell.h - what one (variant, sample) measures, as the engine hands it to the results writer.
  * Letters: T tokens of a sample. KL and the like in nats, p are probabilities; KL(baseline || ablated). */
-#ifndef KS_SWEEP_CELL_H
-#define KS_SWEEP_CELL_H
+#ifndef KS_PLAN_CELL_H
+#define KS_PLAN_CELL_H
 
 #include <stdint.h>
 
