@@ -390,7 +390,7 @@ static int cpu_attention(ks_device *dev, float *out, float *logp, const float *q
     int32_t T = 0;
     attention_job job = {.ops = dev->ops, .out = out, .logp = logp, .q = q, .k = k, .v = v, .items = items, .n = n, .p = p};
     for (size_t i = 0; i < n; i++) T = items[i].T > T ? items[i].T : T;
-    KS_TRY(scratch_get(dev, (size_t)ks_pool_threads(dev->pool), ks_attention_scratch(p, T, 0) * sizeof(float), &job.scratch, &job.stride));
+    KS_TRY(scratch_get(dev, (size_t)ks_pool_threads(dev->pool), ks_attention_scratch(p, T) * sizeof(float), &job.scratch, &job.stride));
     ks_pool_run(dev->pool, attention_item, &job, n * (size_t)p->G);
 done:
     return rc;
@@ -412,7 +412,7 @@ static int cpu_attention_diff(ks_device *dev, float *da, const float *dq, const 
                               const float *v, const float *logp, const ks_branch_item *items, size_t n, const ks_attention *p)
 {
     int rc = KS_OK;
-    int32_t T = 0, n_in = 0;
+    int32_t T = 0;
     const size_t workers = (size_t)ks_pool_threads(dev->pool);
     attention_job job = {.ops = dev->ops,
                          .out = da,
@@ -426,11 +426,8 @@ static int cpu_attention_diff(ks_device *dev, float *da, const float *dq, const 
                          .branches = items,
                          .n = n,
                          .p = p};
-    for (size_t i = 0; i < n; i++) {
-        T = items[i].trunk.T > T ? items[i].trunk.T : T;
-        n_in = items[i].n_in > n_in ? items[i].n_in : n_in;
-    }
-    KS_TRY(scratch_get(dev, workers, CACHE_BYTES + ks_attention_scratch(p, T, n_in) * sizeof(float), &job.scratch, &job.stride));
+    for (size_t i = 0; i < n; i++) T = items[i].trunk.T > T ? items[i].trunk.T : T;
+    KS_TRY(scratch_get(dev, workers, CACHE_BYTES + ks_attention_scratch(p, T) * sizeof(float), &job.scratch, &job.stride));
     for (size_t w = 0; w < workers; w++) *(ks_attention_cache *)(void *)(job.scratch + w * job.stride) = (ks_attention_cache){.row0 = -1};
     ks_pool_run(dev->pool, attention_diff_item, &job, n * (size_t)p->G);
 done:

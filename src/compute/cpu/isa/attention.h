@@ -7,11 +7,11 @@
 #include "compute/backend.h"
 #include "compute/cpu/isa/isa.h"
 
-/* Floats of scratch for samples of up to T tokens and branches of up to n_in input positions. */
-static inline size_t ks_attention_scratch(const ks_attention *p, int32_t T, int32_t n_in)
+/* Floats of scratch for samples of up to T tokens: keys and values of trunk and branch, and rows of a block. */
+static inline size_t ks_attention_scratch(const ks_attention *p, int32_t T)
 {
     const size_t P = (size_t)KS_PADDED(T), E = (size_t)p->E, Q = (size_t)KS_PADDED(p->E);
-    return (2 * E + 14) * P + ((size_t)T + (size_t)n_in + 9) * Q + 4 * (size_t)n_in;
+    return 2 * (E * P + (size_t)T * Q) + 14 * P + 9 * Q;
 }
 
 /* ks_backend.attention for one item and key/value head g. */

@@ -111,7 +111,7 @@ static void row_diff(float *dp, float *pn, const float *p, float *ds, const floa
             }
         }
     }
-    const float ye = ks_sum16_total(&se), yr = ks_sum16_total(&sr);
+    const float ye = act ? ks_sum16_total(&se) : 0, yr = ks_sum16_total(&sr);
     const float edges = act ? ks_sum16_total(&pe) : 0, rest = act ? ks_sum16_total(&ps) : 1; /* all p sum to 1 */
 
     /* p'/p - 1 = (w y + gain - loss) / D at edges and at the rest; gain: what the other class hands over. */
@@ -198,18 +198,28 @@ static action action_of(const ks_branch_item *item, size_t h, size_t lo, size_t 
     return a;
 }
 
-/* dkt [E, P] = dk transposed: row i of dk (i * ldk) at column pos[i], other columns from in_from on are 0, those before it not set. */
-static void scatter_keys(float *restrict dkt, size_t P, size_t in_from, const float *restrict dk, size_t ldk, const int32_t *pos, size_t n,
-                         size_t E)
+/* dkt [E, P] = dk transposed and dvp [T, Q] = dv padded: row i of dk and dv (i * ld) at position pos[i]; other positions from in_from on
+ * are 0, those before it not set. */
+static void scatter_inputs(float *restrict dkt, float *restrict dvp, const float *restrict dk, const float *restrict dv, size_t ld,
+                           const int32_t *pos, size_t n, size_t in_from, size_t T, size_t P, size_t E, size_t Q)
 {
     for (size_t e = 0; e < E; e++) memset(dkt + e * P + in_from, 0, (P - in_from) * sizeof *dkt);
+    memset(dvp + in_from * Q, 0, (T - in_from) * Q * sizeof *dvp);
     for (size_t i0 = 0; i0 < n; i0 += 16) {
         const size_t i1 = min_size(n, i0 + 16);
         for (size_t e = 0; e < E; e++) {
-            for (size_t i = i0; i < i1; i++) dkt[e * P + (size_t)pos[i]] = dk[i * ldk + e];
+            for (size_t i = i0; i < i1; i++) dkt[e * P + (size_t)pos[i]] = dk[i * ld + e];
         }
+        for (size_t i = i0; i < i1; i++) memcpy(dvp + (size_t)pos[i] * Q, dv + i * ld, E * sizeof *dv);
     }
 }
+
+/* One output row: position number i, query t of head h, which sees keys [lo, t]. */
+typedef struct out_row {
+    size_t i, t, h, lo;
+    const float *q2, *dq; /* q + dq, dq */
+    action act;
+} out_row;
 
 void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, const float *dv, const float *q, const float *k,
                                    const float *v, const float *logp, const ks_branch_item *item, size_t g, const ks_attention *p,
@@ -217,10 +227,10 @@ void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, 
 {
     const ks_attention_item *trunk = &item->trunk;
     const size_t T = (size_t)trunk->T, P = (size_t)KS_PADDED(T), E = (size_t)p->E, Q = (size_t)KS_PADDED(E), H = (size_t)p->H,
-                 G = (size_t)p->G, group = H / G, n_in = (size_t)item->n_in, n_rows = (size_t)item->n_out * group;
-    float *kt = scratch, *vp = kt + E * P, *rows = vp + T * Q;
-    float *ds = rows, *pn = ds + TILE_ROWS * P, *dp = pn + TILE_ROWS * P, *weights = dp + TILE_ROWS * P, *mask = weights + P;
-    float *o = mask + P, *q2 = o + TILE_ROWS * Q, *zero = q2 + TILE_ROWS * Q, *dkt = zero + Q, *dvp = dkt + E * P, *pick = dvp + n_in * Q;
+                 G = (size_t)p->G, group = H / G, n_in = (size_t)item->n_in, n_out = (size_t)item->n_out;
+    float *kt = scratch, *vp = kt + E * P, *dkt = vp + T * Q, *dvp = dkt + E * P;
+    float *ds = dvp + T * Q, *pn = ds + TILE_ROWS * P, *dp = pn + TILE_ROWS * P, *weights = dp + TILE_ROWS * P, *mask = weights + P;
+    float *o = mask + P, *q2 = o + TILE_ROWS * Q, *zero = q2 + TILE_ROWS * Q;
 
     if (cache->row0 != trunk->row0 || cache->g != g) {
         transpose_keys(kt, P, k + ((size_t)trunk->row0 * G + g) * E, G * E, T, E);
@@ -229,82 +239,89 @@ void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, 
     }
     memset(mask, 0, P * sizeof *mask);
     memset(zero, 0, Q * sizeof *zero);
-    const size_t in_from = n_in ? (size_t)item->in_pos[0] / 16 * 16 : P; /* columns before it have dk = 0 */
+    size_t in_from = P; /* positions before it have dk = dv = 0; a multiple of 16 */
     if (n_in) {
-        scatter_keys(dkt, P, in_from, dk + ((size_t)item->in_row * G + g) * E, G * E, item->in_pos, n_in, E);
-        pad_values(dvp, Q, dv + ((size_t)item->in_row * G + g) * E, G * E, n_in, E);
+        const size_t first = ((size_t)item->in_row * G + g) * E;
+        in_from = (size_t)item->in_pos[0] / 16 * 16;
+        scatter_inputs(dkt, dvp, dk + first, dv + first, G * E, item->in_pos, n_in, in_from, T, P, E, Q);
     }
 
-    /* Rows of the group's heads, position by position. in_at, q_at: input positions and rows of dq before the output position. */
-    size_t in_at = 0, q_at = 0, at = SIZE_MAX;
+    /* Blocks of rows, position by position and in each over the group's heads. in_at, q_at: input positions and rows of dq that lie
+     * before output position i. */
+    size_t in_at = 0, q_at = 0, i = 0, head = 0;
     bool has_dq = false;
-    for (size_t i0 = 0; i0 < n_rows; i0 += TILE_ROWS) {
-        const size_t n = min_size(TILE_ROWS, n_rows - i0);
-        const size_t t0 = (size_t)item->out_pos[i0 / group], last = (size_t)item->out_pos[(i0 + n - 1) / group];
-        const size_t from = first_key(t0, p->window) / 16 * 16, to = (size_t)KS_PADDED(last + 1);
-        const float *a1[TILE_ROWS], *a2[TILE_ROWS];
-        action act[TILE_ROWS];
-        bool alive = n_in && (size_t)item->in_pos[0] <= last, any_dq = false;
-        for (size_t r = 0; r < n; r++) {
-            const size_t i = (i0 + r) / group, h = g * group + (i0 + r) % group, t = (size_t)item->out_pos[i];
-            if (i != at) {
-                q_at += has_dq;
-                while (in_at < n_in && (size_t)item->in_pos[in_at] < t) in_at++;
-                has_dq = in_at < n_in && (size_t)item->in_pos[in_at] == t;
-                at = i;
+    while (i < n_out) {
+        out_row row[TILE_ROWS];
+        size_t n = 0;
+        bool alive = false, any_dq = false;
+        for (; n < TILE_ROWS && i < n_out; n++) {
+            out_row *r = &row[n];
+            *r = (out_row){.i = i, .t = (size_t)item->out_pos[i], .h = g * group + head, .dq = zero};
+            r->lo = first_key(r->t, p->window);
+            r->q2 = q + (((size_t)trunk->row0 + r->t) * H + r->h) * E;
+            if (head == 0) {
+                while (in_at < n_in && (size_t)item->in_pos[in_at] < r->t) in_at++;
+                has_dq = in_at < n_in && (size_t)item->in_pos[in_at] == r->t;
+                if (has_dq) { /* dq comes from far: the next row but one */
+                    const uintptr_t ahead = (uintptr_t)(dq + (((size_t)item->q_row + q_at) * H + g * group) * E) + 2 * H * E * sizeof *dq;
+                    for (size_t b = 0; b < group * E * sizeof *dq; b += 64) __builtin_prefetch((const void *)(ahead + b));
+                }
             }
-            a2[r] = q + (((size_t)trunk->row0 + t) * H + h) * E;
-            a1[r] = zero;
             if (has_dq) {
-                a1[r] = dq + (((size_t)item->q_row + q_at) * H + h) * E;
-                for (size_t e = 0; e < E; e++) q2[r * Q + e] = a2[r][e] + a1[r][e];
-                a2[r] = q2 + r * Q;
+                r->dq = dq + (((size_t)item->q_row + q_at) * H + r->h) * E;
+                for (size_t e = 0; e < E; e++) q2[n * Q + e] = r->q2[e] + r->dq[e];
+                r->q2 = q2 + n * Q;
                 any_dq = true;
             }
-            act[r] = action_of(item, h, first_key(t, p->window), t, mask);
-            alive |= act[r].kind >= 0;
+            r->act = action_of(item, r->h, r->lo, r->t, mask);
+            alive |= has_dq || r->act.kind >= 0 || in_from <= r->t;
+            if (++head == group) {
+                head = 0;
+                i++;
+                q_at += has_dq;
+            }
         }
         if (!alive) { /* nothing reaches these rows: exactly 0 */
-            memset(o, 0, TILE_ROWS * Q * sizeof *o);
-        } else {
-            for (size_t r = n; r < TILE_ROWS; r++) a1[r] = a1[n - 1], a2[r] = a2[n - 1];
-            /* q'.k' - q.k = dq.k + (q + dq).dk */
-            if (any_dq) tile(ds, P, a1, E, kt, P, false, from, to);
-            else
-                for (size_t r = 0; r < TILE_ROWS; r++) memset(ds + r * P + from, 0, (to - from) * sizeof *ds);
-            const size_t in0 = in_from > from ? in_from : from;
-            if (in0 < to) tile(ds, P, a2, E, dkt, P, true, in0, to);
-
-            size_t in_to = 0; /* input positions that the block's last row sees */
-            while (in_to < n_in && (size_t)item->in_pos[in_to] <= last) in_to++;
-            for (size_t r = 0; r < n; r++) {
-                const size_t t = (size_t)item->out_pos[(i0 + r) / group], h = g * group + (i0 + r) % group;
-                const float *lp = logp + (size_t)trunk->logp + (h * T + t) * P;
-                float *dsr = ds + r * P, *dpr = dp + r * P, *pnr = pn + r * P;
-                for (size_t j = from; j < to; j += KS_LANES) {
-                    const ks_vf l = ks_load(lp + j);
-                    ks_store(weights + j, ks_v_expf(l));
-                    ks_store(dsr + j, ks_sel(l == -INFINITY, ks_splat(0), ks_load(dsr + j) * p->scale));
-                }
-                for (size_t e = 0; e < act[r].n; e++) mask[act[r].edges[e]] = 1;
-                if (act[r].kind >= 0 && act[r].n == t + 1 - first_key(t, p->window)) row_all_edges(dpr, pnr, weights, from, to, &act[r]);
-                else row_diff(dpr, pnr, weights, dsr, lp, from, to, &act[r]);
-                for (size_t e = 0; e < act[r].n; e++) mask[act[r].edges[e]] = 0;
-                for (size_t i = 0; i < in_to; i++) {
-                    const size_t j = (size_t)item->in_pos[i];
-                    pick[r * n_in + i] = j < from ? 0 : pnr[j];
-                }
-            }
-            for (size_t r = 0; r < TILE_ROWS; r++) {
-                a1[r] = dp + min_size(r, n - 1) * P + from;
-                a2[r] = pick + min_size(r, n - 1) * n_in;
-            }
-            tile(o, Q, a1, last + 1 - from, vp + from * Q, Q, false, 0, Q);
-            if (in_to) tile(o, Q, a2, in_to, dvp, Q, true, 0, Q);
+            for (size_t r = 0; r < n; r++) memset(da + (((size_t)item->out_row + row[r].i) * H + row[r].h) * E, 0, E * sizeof *da);
+            continue;
         }
+        const size_t from = row[0].lo / 16 * 16, last = row[n - 1].t, to = (size_t)KS_PADDED(last + 1);
+        const size_t in0 = in_from > from ? in_from : from;
+        const float *a[TILE_ROWS], *b[TILE_ROWS];
+
+        /* q'.k' - q.k = dq.k + (q + dq).dk */
+        for (size_t r = 0; r < TILE_ROWS; r++) {
+            a[r] = row[min_size(r, n - 1)].dq;
+            b[r] = row[min_size(r, n - 1)].q2;
+            if (!any_dq) memset(ds + r * P + from, 0, (to - from) * sizeof *ds);
+        }
+        if (any_dq) tile(ds, P, a, E, kt, P, false, from, to);
+        if (in0 < to) tile(ds, P, b, E, dkt, P, true, in0, to);
+
         for (size_t r = 0; r < n; r++) {
-            const size_t i = (i0 + r) / group, h = g * group + (i0 + r) % group;
-            memcpy(da + (((size_t)item->out_row + i) * H + h) * E, o + r * Q, E * sizeof *da);
+            const action *act = &row[r].act;
+            const float *lp = logp + (size_t)trunk->logp + (row[r].h * T + row[r].t) * P;
+            float *dsr = ds + r * P, *dpr = dp + r * P, *pnr = pn + r * P;
+            for (size_t j = from; j < to; j += KS_LANES) {
+                const ks_vf l = ks_load(lp + j);
+                ks_store(weights + j, ks_v_expf(l));
+                ks_store(dsr + j, ks_sel(l == -INFINITY, ks_splat(0), ks_load(dsr + j) * p->scale));
+            }
+            for (size_t e = 0; e < act->n; e++) mask[act->edges[e]] = 1;
+            if (act->kind >= 0 && act->n == row[r].t + 1 - row[r].lo) row_all_edges(dpr, pnr, weights, from, to, act);
+            else row_diff(dpr, pnr, weights, dsr, lp, from, to, act);
+            for (size_t e = 0; e < act->n; e++) mask[act->edges[e]] = 0;
+        }
+
+        /* sum dp v + p' dv */
+        for (size_t r = 0; r < TILE_ROWS; r++) {
+            a[r] = dp + min_size(r, n - 1) * P + from;
+            b[r] = pn + min_size(r, n - 1) * P + in0;
+        }
+        tile(o, Q, a, last + 1 - from, vp + from * Q, Q, false, 0, Q);
+        if (in0 <= last) tile(o, Q, b, last + 1 - in0, dvp + in0 * Q, Q, true, 0, Q);
+        for (size_t r = 0; r < n; r++) {
+            memcpy(da + (((size_t)item->out_row + row[r].i) * H + row[r].h) * E, o + r * Q, E * sizeof *da);
         }
     }
 }
