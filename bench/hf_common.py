@@ -64,11 +64,11 @@ def kl(p_logits, q_logits):
 def report(args, name, model, samples, scan):
     """Times scan(ids, marker, targets) -> KL per layer over all samples, after one warm-up forward."""
     model(samples[0][1], use_cache=False)
-    kls, start = {}, time.perf_counter()
+    kls, start, cpu_start = {}, time.perf_counter(), time.process_time()
     for sample, ids, marker, targets in samples:
         kls[sample] = scan(ids, marker, targets)
-    seconds = time.perf_counter() - start
-    print(f"{name}: {seconds:.1f} s, {len(samples)} samples, {model.config.num_hidden_layers} layers")
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    print(f"{name}: {seconds:.1f} s, of which computing {cpu_seconds:.1f}, {len(samples)} samples, {model.config.num_hidden_layers} layers")
     if args.output:
         with open(args.output, "w", encoding="utf-8") as f:
-            json.dump({"name": name, "seconds": seconds, "samples": len(samples), "kl": kls}, f)
+            json.dump({"name": name, "seconds": seconds, "cpu_seconds": cpu_seconds, "samples": len(samples), "kl": kls}, f)

@@ -5,7 +5,8 @@ usage() {
     cat <<'HELP'
 usage: bench/vs_hf.sh [--model DIR] [--corpus FILE] [--rounds N] [--published-samples N]
 
-Runs three programs in turn, one thread each, and prints seconds, ratios, and how far their KLs are apart:
+Runs three programs in turn, one thread each, and prints seconds (real, and of the processor: what counts where the machine does other
+things too), ratios, and how far their KLs are apart:
   kosweep run      the whole program, start to written file
   hf_batched.py    baseline once, all layers as one batch, last logits only (loading not counted)
   hf_published.py  two whole forwards a cell (loading not counted); it takes minutes and runs once
@@ -37,13 +38,13 @@ trap 'rm -rf "$scratch"' EXIT
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
 run_kosweep() {
-    local start end
-    start=$(date +%s.%N)
-    "$kosweep" run --model "$model" --corpus "$corpus" --groups python_doctest,rust_test --scan-layers --floor off \
-        --threads 1 --backend cpu --quiet --force --output "$scratch/kosweep.h5" >/dev/null
-    end=$(date +%s.%N)
-    echo "$start $end" >>"$scratch/kosweep.times"
-    awk -v a="$start" -v b="$end" 'BEGIN { printf "kosweep: %.2f s\n", b - a }'
+    # Real, user and system seconds, one run a line.
+    local TIMEFORMAT='%R %U %S'
+    {
+        time "$kosweep" run --model "$model" --corpus "$corpus" --groups python_doctest,rust_test --scan-layers --floor off \
+            --threads 1 --backend cpu --quiet --force --output "$scratch/kosweep.h5" >/dev/null 2>&3
+    } 3>&2 2>>"$scratch/kosweep.times"
+    tail -n 1 "$scratch/kosweep.times" | awk '{ printf "kosweep: %.2f s, of which computing %.2f\n", $1, $2 + $3 }'
 }
 run_hf() { # program, run number, further options
     "$python" "$root/bench/hf_$1.py" --model "$model" --corpus "$corpus" --output "$scratch/$1.$2.json" "${@:3}" 2>/dev/null
