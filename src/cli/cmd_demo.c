@@ -177,14 +177,16 @@ int ks_cmd_demo(int argc, char **argv)
     int fd = -1;
     char *args[16] = {"run"};
     int n = 1;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            if (ks_comm_rank() == 0) help();
+            goto done;
+        }
+    }
     KS_TRY(find_home(&home));
     KS_GET(config, ks_format("%s/config/demo.json", home));
     args[n++] = config;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-            help();
-            goto done;
-        }
         KS_REQUIRE(n < 12, KS_EUSAGE, "demo: too many arguments; see kosweep demo --help");
         keep = keep || !strncmp(argv[i], "--output", 8);
         args[n++] = argv[i];

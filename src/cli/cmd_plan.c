@@ -141,7 +141,8 @@ static void print_text(const ks_task *t, const plan_facts *f)
     printf("  time           about %.3g s, if every rank is as fast as this machine's %.0f GFLOP/s (measured now)\n", f->seconds,
            f->flops_per_second / 1e9);
     for (int r = 0; p->ranks > 1 && r < p->ranks; r++)
-        printf("    rank %-4d %8lld cells  %.3g FLOPs  %d passes\n", r, (long long)f->rank_cells[r], p->rank_flops[r], p->rank_passes[r]);
+        printf("    rank %-4d %8lld cells  %.3g FLOPs  %d pass%s\n", r, (long long)f->rank_cells[r], p->rank_flops[r], p->rank_passes[r],
+               p->rank_passes[r] == 1 ? "" : "es");
 }
 
 int ks_cmd_plan(int argc, char **argv)
