@@ -15,7 +15,7 @@ cmake --build "$build" -j "$(nproc)" --target kosweep kosweep-stats | grep -v '^
 mkdir -p "$out"
 file=$out/quickstart.h5
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-mpirun -n "$(nproc)" "$build/kosweep" run "$root/config/demo.json" --force --output "$file" >/dev/null
+mpirun --use-hwthread-cpus -n "$(nproc)" "$build/kosweep" run "$root/config/demo.json" --force --output "$file" >/dev/null
 "$build/kosweep-stats" tables "$file"
 
 cat <<TEXT
