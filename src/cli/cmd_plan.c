@@ -24,7 +24,7 @@ static void help(void)
 typedef struct plan_facts {
     double flops_per_second; /* of a rank: one product with this model's weights, measured now */
     double seconds;          /* of the slowest rank at that speed */
-    int64_t bytes_read, memory_bytes;
+    int64_t bytes_read, weight_bytes, memory_bytes;
     int32_t passes; /* of the rank that has most */
     double balance; /* mean load over largest load */
     int64_t *rank_cells;
@@ -78,7 +78,8 @@ static int gather_facts(const ks_task *t, const ks_config *cfg, plan_facts *f)
     KS_TRY(measure_speed(t, cfg, &f->flops_per_second));
     f->seconds = top / f->flops_per_second;
     f->balance = top > 0 ? sum / p->ranks / top : 1;
-    f->memory_bytes = p->peak_bytes + ks_weights_predict(t->model, t->source);
+    f->weight_bytes = ks_weights_predict(t->model, t->source);
+    f->memory_bytes = p->peak_bytes + f->weight_bytes + KS_PROGRAM_BYTES;
 done:
     return rc;
 }
@@ -103,6 +104,7 @@ static int print_json(const ks_task *t, const plan_facts *f)
     KS_TRY(add_number(o, "bytes_read", (double)f->bytes_read));
     KS_TRY(add_number(o, "memory_bytes", (double)f->memory_bytes));
     KS_TRY(add_number(o, "activation_bytes", (double)p->peak_bytes));
+    KS_TRY(add_number(o, "weight_bytes", (double)f->weight_bytes));
     KS_TRY(add_number(o, "passes", f->passes));
     KS_TRY(add_number(o, "balance", f->balance));
     KS_TRY(add_number(o, "flops_per_second", f->flops_per_second));
@@ -134,8 +136,8 @@ static void print_text(const ks_task *t, const plan_facts *f)
            p->plain_flops / p->flops);
     printf("  weights        %s, %.1f MB read in all\n", t->source == KS_WEIGHTS_STREAMED ? "streamed" : "resident",
            (double)f->bytes_read / 1e6);
-    printf("  memory a rank  %.1f MB of activations, %.1f MB of weights\n", (double)p->peak_bytes / 1e6,
-           (double)(f->memory_bytes - p->peak_bytes) / 1e6);
+    printf("  memory a rank  %.1f MB: %.1f activations, %.1f weights, %.1f the program itself\n", (double)f->memory_bytes / 1e6,
+           (double)p->peak_bytes / 1e6, (double)f->weight_bytes / 1e6, KS_PROGRAM_BYTES / 1e6);
     printf("  ranks          %d, %zu units, at most %d pass%s a rank, balance %.1f %%\n", p->ranks, p->n_units, f->passes,
            f->passes == 1 ? "" : "es", 100 * f->balance);
     printf("  time           about %.3g s, if every rank is as fast as this machine's %.0f GFLOP/s (measured now)\n", f->seconds,

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Every device array of a pass with its size, so that allocation, release and plan.c's ks_pass_bytes can be read side by side. */
+/* Every device array of a pass with its size, so that this and plan.c's ks_pass_bytes can be read side by side. They are parts of one
+ * allocation: each large one of its own would waste up to a huge page. */
 typedef struct device_array {
     float **p;
     int64_t n;
@@ -55,10 +56,7 @@ static void list_arrays(ks_pass *p, device_array out[DEVICE_ARRAYS])
 void ks_pass_free(ks_pass *p)
 {
     if (!p) return;
-    device_array arrays[DEVICE_ARRAYS];
-    list_arrays(p, arrays);
-    for (size_t i = 0; i < DEVICE_ARRAYS; i++)
-        if (*arrays[i].p) p->job->backend->free(p->job->device, *arrays[i].p);
+    if (p->arena) p->job->backend->free(p->job->device, p->arena);
     for (size_t i = 0; p->units && i < p->n_units; i++) {
         ks_branches_free(p->units[i].branches);
         free(p->units[i].strength);
@@ -153,6 +151,24 @@ done:
     return rc;
 }
 
+static int make_device_arrays(ks_pass *p)
+{
+    int rc = KS_OK;
+    enum { ALIGN = 16 }; /* floats: a cache line */
+    device_array arrays[DEVICE_ARRAYS];
+    int64_t total = 0;
+    list_arrays(p, arrays);
+    for (size_t i = 0; i < DEVICE_ARRAYS; i++) total += (arrays[i].n + ALIGN - 1) / ALIGN * ALIGN;
+    KS_TRY(p->job->backend->alloc(p->job->device, &p->arena, (size_t)total));
+    float *next = p->arena;
+    for (size_t i = 0; i < DEVICE_ARRAYS; i++) {
+        if (arrays[i].n) *arrays[i].p = next;
+        next += (arrays[i].n + ALIGN - 1) / ALIGN * ALIGN;
+    }
+done:
+    return rc;
+}
+
 int ks_pass_new(ks_pass **out, const ks_job *job, const ks_unit *units, size_t n, const ks_sink *sink)
 {
     int rc = KS_OK;
@@ -168,10 +184,7 @@ int ks_pass_new(ks_pass **out, const ks_job *job, const ks_unit *units, size_t n
     p->work = p->size.trunk_rows > p->size.chunk_rows ? p->size.trunk_rows : p->size.chunk_rows;
     KS_TRY(place_branches(p));
     KS_TRY(make_host_arrays(p));
-    device_array arrays[DEVICE_ARRAYS];
-    list_arrays(p, arrays);
-    for (size_t i = 0; i < DEVICE_ARRAYS; i++)
-        if (arrays[i].n) KS_TRY(job->backend->alloc(job->device, arrays[i].p, (size_t)arrays[i].n));
+    KS_TRY(make_device_arrays(p));
 done:
     if (rc) ks_pass_free(p);
     else *out = p;

@@ -48,6 +48,7 @@ typedef struct ks_pass {
     ks_branch_item *items;          /* [n_branches] */
 
     /* Device; N trunk rows, R branch rows. */
+    float *arena;              /* holds all that follow */
     float *h, *h1, *h2;        /* [N, D] before the layer, after attention, after the layer */
     ks_norm_tape tape1, tape2; /* [N] */
     float *q, *k, *v, *logp;   /* [N, H*E] [N, G*E] [N, G*E] */

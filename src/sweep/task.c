@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { FIXED_BYTES = 48 << 20 }; /* the program itself, packing buffers, libraries */
-
 void ks_task_free(ks_task *t)
 {
     if (!t) return;
@@ -92,13 +90,13 @@ static int make_plan(ks_task *t, bool may_stream, int ranks, int64_t memory)
 {
     int rc = KS_OK;
     const int64_t resident = ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
-    int64_t activations = memory - FIXED_BYTES - ks_weights_predict(t->model, t->source);
-    if (may_stream && resident > (memory - FIXED_BYTES) * 7 / 10) {
+    int64_t activations = memory - KS_PROGRAM_BYTES - ks_weights_predict(t->model, t->source);
+    if (may_stream && resident > (memory - KS_PROGRAM_BYTES) * 7 / 10) {
         t->source = KS_WEIGHTS_STREAMED;
-        activations = memory - FIXED_BYTES - ks_weights_predict(t->model, t->source);
+        activations = memory - KS_PROGRAM_BYTES - ks_weights_predict(t->model, t->source);
     }
     KS_REQUIRE(activations > 0, KS_EMACHINE, "%s: two layers of weights need %.1f MB and --memory leaves %.1f MB", t->name,
-               (double)ks_weights_predict(t->model, KS_WEIGHTS_STREAMED) / 1e6, (double)(memory - FIXED_BYTES) / 1e6);
+               (double)ks_weights_predict(t->model, KS_WEIGHTS_STREAMED) / 1e6, (double)(memory - KS_PROGRAM_BYTES) / 1e6);
     KS_TRY(ks_plan_new(&t->plan, &t->problem, ranks, activations));
 done:
     return rc;

@@ -9,6 +9,10 @@
 #include "sweep/engine.h"
 #include "sweep/wire.h"
 
+/* The program itself: libraries, packed operands of products, tokenizer, rows of the embedding, results. Measured with a vocabulary of
+ * 49,152; bench/sweep.sh compares the whole prediction with what is used. */
+enum { KS_PROGRAM_BYTES = 48 << 20 };
+
 typedef struct ks_task {
     char *name, *dir;
     ks_model *model;
