@@ -1,4 +1,4 @@
-/* bench_gemm - kosweep's matrix product beside OpenBLAS, BLIS and oneDNN, one thread, in one run.
+/* bench_gemm (-DKS_BENCH=ON) - kosweep's matrix product beside OpenBLAS, BLIS and oneDNN, one thread, in one run.
  *
  *   bench_gemm [--quick] [--ours] [--rows M] [SHAPES]    SHAPES: smollm2, 7b; default both; tables are Markdown
  *
@@ -206,6 +206,7 @@ int main(int argc, char **argv)
             fprintf(stderr, "bench_gemm: %s\n", ks_error_text());
             return KS_EMACHINE;
         }
+        memset(p.Y, 0, max_rows * p.N * 4); /* first touch is not part of a product */
         for (size_t i = 0; i < max_rows * p.K; i++) p.X[i] = random_float();
         for (size_t i = 0; i < p.N * p.K; i++) {
             const float f = random_float();

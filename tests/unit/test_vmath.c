@@ -328,13 +328,14 @@ static void sincos_is_accurate(void **state)
 static int report(void)
 {
     double worst[N_FLOATS], at = 0;
-    float where[N_FLOATS];
-    scan_floats(0, 1, worst, where);
-    for (int f = 0; f < N_FLOATS; f++) printf("%-14s %.4f ulp at %a\n", floats[f].name, worst[f], (double)where[f]);
+    float where[N_FLOATS] = {0};
     for (int f = 0; f < N_DOUBLES; f++) {
         const double e = scan_double(f, 1000, &at);
         printf("%-14s %.4f ulp at %a\n", doubles[f].name, e, at);
     }
+    fflush(stdout);
+    scan_floats(0, 1, worst, where);
+    for (int f = 0; f < N_FLOATS; f++) printf("%-14s %.4f ulp at %a\n", floats[f].name, worst[f], (double)where[f]);
     return 0;
 }
 
