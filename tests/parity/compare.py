@@ -172,6 +172,32 @@ def sweep_order(report, name, found, golden):
     return factors, [windows.index(w) for w in want]
 
 
+def top_token(report, got, want, baseline_top_p, precision, label):
+    """What becomes of the baseline's top token. got, want: functions of a dataset's name; baseline_top_p [sample]."""
+    kl, largest = want("kl"), EFFECT_LIMITS[precision][0]
+    ok = ~np.isnan(kl)
+    size = np.sqrt(2 * np.where(ok, kl, 0.0))  # the spread of the change of ln p: what an error of dlogit is measured by
+    for m in ("p_top", "dlogit_top"):
+        report.exact("NaN where no value", np.isnan(got(m)), ~ok, label + m)
+    changed, p_top, where = got("top_changed")[ok], got("p_top")[ok], Pick(labels(label + "p_top", kl.shape), np.flatnonzero(ok))
+    if precision == "full":
+        report.exact("top_changed", changed, want("top_changed")[ok], label + "top_changed")
+        report.add("p_top", relative(p_top, want("p_top")[ok]), BASELINE_LIMIT, where=where)
+    else:
+        # Two tokens that are nearly level may change places: one cell, or one in a hundred. ln p_top errs as its change does.
+        differ = int((changed != want("top_changed")[ok]).sum())
+        report.add("top_changed", [max(differ - 1, 0) / max(len(changed), 1)], 0.01, where=[label])
+        base = np.broadcast_to(np.log(baseline_top_p), kl.shape)[ok]
+        change = np.maximum(np.abs(np.log(want("p_top")[ok]) - base), size[ok])
+        error = np.maximum(np.abs(np.log(p_top / want("p_top")[ok])) - BASELINE_LIMIT, 0)
+        report.add("p_top", np.where(error == 0, 0, error / np.where(change == 0, 1e-300, change)), largest, where=where)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.abs(got("dlogit_top") - want("dlogit_top"))
+        error = np.where(error == 0, 0.0, error / np.maximum(np.abs(want("dlogit_top")), size))
+    counts = ok & ((kl >= KL_COUNTS) | (kl == 0))
+    report.add("dlogit_top", error[counts], largest, where=Pick(labels(label + "dlogit_top", kl.shape), np.flatnonzero(counts)))
+
+
 def compare_sweep(report, name, found, golden, samples, baseline_top_p, precision, edges=None, log_probs=None):
     """One sweep. samples: order of samples; edges [sample]: visible edges or None; log_probs [sample, vocab] of the golden baseline."""
     order = sweep_order(report, name, found, golden)
@@ -197,28 +223,7 @@ def compare_sweep(report, name, found, golden, samples, baseline_top_p, precisio
     for m in measures:
         effect(report, m, rows(m), want(m), kl, precision, label + m)
     if "p_top" in golden:
-        largest = EFFECT_LIMITS[precision][0]
-        ok = ~np.isnan(kl)
-        size = np.sqrt(2 * np.where(ok, kl, 0.0))  # the spread of the change of ln p: what an error of dlogit is measured by
-        for m in ("p_top", "dlogit_top"):
-            report.exact("NaN where no value", np.isnan(rows(m)), ~ok, label + m)
-        changed, p_top, where = rows("top_changed")[ok], rows("p_top")[ok], Pick(labels(label + "p_top", kl.shape), np.flatnonzero(ok))
-        if precision == "full":
-            report.exact("top_changed", changed, want("top_changed")[ok], label + "top_changed")
-            report.add("p_top", relative(p_top, want("p_top")[ok]), BASELINE_LIMIT, where=where)
-        else:
-            # Two tokens that are nearly level may change places: one cell, or one in a hundred. ln p_top errs as its change does.
-            differ = int((changed != want("top_changed")[ok]).sum())
-            report.add("top_changed", [max(differ - 1, 0) / max(len(changed), 1)], 0.01, where=[label])
-            base = np.broadcast_to(np.log(baseline_top_p), kl.shape)[ok]
-            change = np.maximum(np.abs(np.log(want("p_top")[ok]) - base), size[ok])
-            error = np.maximum(np.abs(np.log(p_top / want("p_top")[ok])) - BASELINE_LIMIT, 0)
-            report.add("p_top", np.where(error == 0, 0, error / np.where(change == 0, 1e-300, change)), largest, where=where)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            error = np.abs(rows("dlogit_top") - want("dlogit_top"))
-            error = np.where(error == 0, 0.0, error / np.maximum(np.abs(want("dlogit_top")), size))
-        counts = ok & ((kl >= KL_COUNTS) | (kl == 0))
-        report.add("dlogit_top", error[counts], largest, where=Pick(labels(label + "dlogit_top", kl.shape), np.flatnonzero(counts)))
+        top_token(report, rows, want, baseline_top_p, precision, label)
         nothing = want("status") == 4
         report.add("p_top of nothing", relative(rows("p_top"), np.broadcast_to(baseline_top_p, kl.shape))[nothing], 0.0)
     if "top_ids" in found and log_probs is not None:
