@@ -125,7 +125,8 @@ typedef struct ks_backend {
     /* y[i] = norm(x[rows[i]]) (rows NULL: i), keeps tape[rows[i]] when tape is not NULL. x [.., D], y [n, D]. */
     int (*norm)(ks_device *dev, float *y, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D,
                 const ks_norm *p);
-    /* dy[i] = norm(x[x_rows[i]] + d[d_rows[i]]) - norm(x[x_rows[i]]), by exact algebra. dy [n, D]. */
+    /* dy[i] = norm(x[x_rows[i]] + d[d_rows[i]]) - norm(x[x_rows[i]]), by exact algebra. dy [n, D]. A backend may take 1/rms from the tape
+     * or compute it anew (cpu does). */
     int (*norm_diff)(ks_device *dev, float *dy, const float *d, const int64_t *d_rows, const float *x, const ks_norm_tape *tape,
                      const int64_t *x_rows, size_t n, size_t D, const ks_norm *p);
 
