@@ -340,12 +340,31 @@ static void test_nothing_changes(void **state)
     free(q), free(k), free(v), free(logp), free(out), free(da), free(zero);
 }
 
+/* Empty batches are no work. */
+static void test_empty(void **state)
+{
+    (void)state;
+    const ks_tensor w = {"", KS_BF16, 0, 8, 8};
+    const ks_attention at = {2, 1, 4, 0, 1};
+    const ks_norm p = {.weight = (const float[8]){0}};
+    for (int d = 0; d < all.n; d++) {
+        ks_device *dev = all.dev[d];
+        assert_int_equal(all.b->linear(dev, NULL, 8, NULL, 8, &w, NULL, 0, false, KS_GRADE_FAST), 0);
+        assert_int_equal(all.b->norm(dev, NULL, NULL, NULL, NULL, 0, 8, &p), 0);
+        assert_int_equal(all.b->gather(dev, NULL, NULL, NULL, 0, 8), 0);
+        assert_int_equal(all.b->attention(dev, NULL, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
+        assert_int_equal(all.b->attention_diff(dev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
+        assert_int_equal(all.b->measure(dev, NULL, NULL, NULL, NULL, NULL, 0, 100), 0);
+        assert_int_equal(all.b->baseline(dev, NULL, NULL, 0, 100), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),           cmocka_unit_test(test_memory), cmocka_unit_test(test_rows),
         cmocka_unit_test(test_embed_and_rope),  cmocka_unit_test(test_linear), cmocka_unit_test(test_attention_items),
-        cmocka_unit_test(test_nothing_changes),
+        cmocka_unit_test(test_nothing_changes), cmocka_unit_test(test_empty),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
