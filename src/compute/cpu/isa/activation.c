@@ -27,16 +27,36 @@ KS_INLINE ks_vf decay(ks_vf x)
     return ks_v_expf((ks_vf)((ks_vi)x | INT32_MIN));
 }
 
-/* What a change of the logistic argument from a to b by e does: *before = sigmoid(a), *after = sigmoid(b), and their difference as
- * sign(e) s(max) s(-min) (1 - exp(-|e|)), where nothing cancels and nothing overflows, for e of any size. */
-KS_INLINE ks_vf sigmoid_change(ks_vf a, ks_vf b, ks_vf e, ks_vf *before, ks_vf *after)
+/* What a change of x by e, of the logistic argument from y to y + dy, does to x sigmoid(y): *share = sigmoid(y), and the change. */
+static ks_vf logistic_far(ks_vf x, ks_vf e, ks_vf y, ks_vf dy, ks_vf *share)
 {
-    const ks_vf one = ks_splat(1), da = decay(a), db = decay(b), ra = 1 / (1 + da), rb = 1 / (1 + db);
-    *before = ks_sel(a < 0, da, one) * ra;
-    *after = ks_sel(b < 0, db, one) * rb;
-    const ks_vf not_before = ks_sel(a < 0, one, da) * ra, not_after = ks_sel(b < 0, one, db) * rb;
-    const ks_vf x = ks_v_expm1f((ks_vf)((ks_vi)e | INT32_MIN));
-    return ks_sel(e < 0, *before * not_after * x, -(*after * not_before * x));
+    /* The shares' difference is sign(dy) s(max) s(-min) (1 - exp(-|dy|)), where nothing cancels or overflows for dy of any size. */
+    const ks_vf one = ks_splat(1), y2 = y + dy, t = decay(y), t2 = decay(y2), r = 1 / (1 + t), r2 = 1 / (1 + t2);
+    const ks_vf before = ks_sel(y < 0, t, one) * r, after = ks_sel(y2 < 0, t2, one) * r2;
+    const ks_vf not_before = ks_sel(y < 0, one, t) * r, not_after = ks_sel(y2 < 0, one, t2) * r2;
+    const ks_vf z = ks_v_expm1f((ks_vf)((ks_vi)dy | INT32_MIN));
+    *share = before;
+    return ks_fma(e, after, x * ks_sel(dy < 0, before * not_after * z, -(after * not_before * z)));
+}
+
+/* The same where exp of neither y nor dy is far from 1: with t = exp(-y), E = exp(dy), after = E / (t + E), and the difference is
+ * t (E - 1) / ((1 + t) (t + E)). One division serves all. */
+KS_INLINE ks_vf logistic_change(ks_vf x, ks_vf e, ks_vf y, ks_vf dy, ks_vf *share)
+{
+    const float bound = 30;
+    ks_vf n, m;
+    const ks_vf pt = ks_exp_parts(-y, &n), t = (pt + 1) * ks_pow2(n);
+    const ks_vf pe = ks_exp_parts(dy, &m), two_m = ks_pow2(m), E = (pe + 1) * two_m, z = ks_fma(two_m, pe, two_m - 1);
+    const ks_vf d = 1 + t, d2 = t + E, r = 1 / (d * d2);
+    const ks_vf change = ks_fma(e, E * d, x * (t * z)) * r;
+    *share = d2 * r;
+
+    const ks_vi near = (ks_abs(y) <= bound) & (ks_abs(dy) <= bound);
+    if (__builtin_expect(ks_all(near), 1)) return change;
+    ks_vf far_share;
+    const ks_vf far = logistic_far(x, e, y, dy, &far_share);
+    *share = ks_sel(near, *share, far_share);
+    return ks_sel(near, change, far);
 }
 
 /* Upper tail of the normal distribution for x >= 0: exp(-x^2/2) times a polynomial in (x - 4) / (x + 4) over 1 + x.
@@ -124,17 +144,11 @@ KS_INLINE void diff_block(float *a, const float *dg, const float *du, const floa
     }
     for (int l = 0; l < 16; l += KS_LANES) {
         const ks_vf x = ks_load(g + l), e = ks_load(dg + l);
-        ks_vf before, after, change;
-        if (act == KS_ACT_SILU) {
-            change = sigmoid_change(x, x + e, e, &before, &after);
-        } else {
-            const ks_vf y = gelu_argument(x), dy = gelu_argument_change(x, e);
-            change = sigmoid_change(y, y + dy, dy, &before, &after);
-        }
-        ks_vf d = ks_fma(e, after, x * change);
+        const ks_vf y = act == KS_ACT_SILU ? x : gelu_argument(x), dy = act == KS_ACT_SILU ? e : gelu_argument_change(x, e);
+        ks_vf share, d = logistic_change(x, e, y, dy, &share);
         if (u) {
             const ks_vf uu = ks_load(u + l), duu = ks_load(du + l);
-            d = ks_fma(d, uu + duu, x * before * duu);
+            d = ks_fma(d, uu + duu, x * share * duu);
         }
         ks_store(a + l, d);
     }

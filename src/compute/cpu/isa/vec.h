@@ -7,6 +7,7 @@
 
 #include "compute/cpu/isa/isa.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -122,6 +123,20 @@ KS_INLINE ks_vf ks_sel(ks_vi mask, ks_vf a, ks_vf b)
 KS_INLINE ks_vd ks_seld(ks_vl mask, ks_vd a, ks_vd b)
 {
     return (ks_vd)((mask & (ks_vl)a) | (~mask & (ks_vl)b));
+}
+
+/* Whether every lane of a mask is set. */
+KS_INLINE bool ks_all(ks_vi mask)
+{
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) == 0xffff;
+#elif defined(__AVX2__)
+    return _mm256_movemask_ps((__m256)mask) == 0xff;
+#else
+    int32_t all = -1;
+    for (int i = 0; i < KS_LANES; i++) all &= mask[i];
+    return all != 0;
+#endif
 }
 
 /* Sixteen partial sums: element i of a row goes to lane i % 16. The order is the same at every width. */
