@@ -7,7 +7,7 @@
 #include <string.h>
 
 enum {
-    CHUNK_ROWS = 2048,        /* enough rows that packing weights is under 1 % of a product */
+    CHUNK_ROWS = 2040,        /* enough rows that packing weights is under 1 % of a product */
     MEASURE_BYTES = 64 << 20, /* logit changes at a time */
     MEASURE_MIN = 16,
     MEASURE_MAX = 512,

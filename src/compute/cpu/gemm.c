@@ -1,6 +1,6 @@
 /* The outer loops of the product.
  *
- *   for a chunk of rows            X's chunk is copied into 16 MiB of scratch, K block by K block
+ *   for a chunk of rows            X as it lies, or copied into 16 MiB of scratch, K block by K block
  *     for each panel of 64 columns (x part of the chunk)                                    <- items of the pool
  *       for each K block of 256    W's 64 x 256 are converted and transposed into 64 KiB, which stay in L2   } isa/gemm.c
  *         for 6 rows at a time     24 accumulators, X's rows stream by from L2 or L3                          }
@@ -63,6 +63,7 @@ struct job {
     ks_gemm *g;
     float *Y;       /* [rows, ldy] of this chunk */
     const float *X; /* [rows, ldx] of this chunk */
+    ks_gemm_x x;    /* X itself, or its packed copy */
     const char *W;  /* [N, ldw] */
     size_t ldy, ldx, ldw, rows, N, K;
     size_t pack_rows;        /* rows of one packing item */
@@ -99,8 +100,8 @@ static void panels(void *arg, size_t i, int worker)
         const bool direct = cols == NR && !j->accumulate;
         const char *w = j->W + n * row_bytes, *next = n + 2 * NR <= n1 ? w + NR * row_bytes : NULL;
         float *y = j->Y + r0 * j->ldy + n;
-        j->g->ops->gemm_panel(direct ? y : s->c, direct ? j->ldy : NR, j->g->a + r0 * AS, j->rows, w, next, j->wtype, j->ldw, rows, cols,
-                              j->K, s->panel);
+        j->g->ops->gemm_panel(direct ? y : s->c, direct ? j->ldy : NR, (ks_gemm_x){j->x.p + r0 * j->x.row, j->x.row, j->x.block}, w, next,
+                              j->wtype, j->ldw, rows, cols, j->K, s->panel);
         if (direct) continue;
         for (size_t r = 0; r < rows; r++) {
             const float *c = s->c + r * NR;
@@ -141,6 +142,9 @@ void ks_gemm_run(ks_gemm *g, float *Y, size_t ldy, const float *X, size_t ldx, c
     const size_t row_floats = (K ? ceil_div(K, KB) : 1) * AS; /* of packed X */
     const size_t fit = min_size(A_FLOATS / row_floats, ROWS_MAX), chunk = fit >= 6 ? fit / 6 * 6 : fit;
 
+    /* Rows a multiple of 4 KiB apart would fall into the same cache sets: those are copied to a better distance. */
+    const bool packs = ldx % 1024 == 0;
+
     for (size_t m = 0; m < M;) {
         /* Equal chunks: a short last one would pay for packing W as much as a long one. */
         const size_t rows = min_size(M - m, ceil_div(ceil_div(M - m, ceil_div(M - m, chunk)), 6) * 6);
@@ -148,8 +152,13 @@ void ks_gemm_run(ks_gemm *g, float *Y, size_t ldy, const float *X, size_t ldx, c
         j.rows = min_size(rows, chunk), j.N = N, j.K = K, j.wtype = wtype, j.accumulate = accumulate;
         const bool serial = threads == 1 || j.rows * N * K < SERIAL_WORK;
 
-        j.pack_rows = ceil_div(j.rows, serial ? 1 : min_size(threads, ceil_div(j.rows * K, 1 << 14)));
-        run_items(&j, pack_x, ceil_div(j.rows, j.pack_rows), serial);
+        if (packs) {
+            j.x = (ks_gemm_x){g->a, AS, j.rows * AS};
+            j.pack_rows = ceil_div(j.rows, serial ? 1 : min_size(threads, ceil_div(j.rows * K, 1 << 14)));
+            run_items(&j, pack_x, ceil_div(j.rows, j.pack_rows), serial);
+        } else {
+            j.x = (ks_gemm_x){j.X, ldx, KB};
+        }
 
         /* Items enough to keep all threads busy to the end, large enough to hide the taking of one. */
         j.parts = 1;

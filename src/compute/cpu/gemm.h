@@ -19,7 +19,7 @@ enum { KS_GEMM_K_MAX = 1 << 20 };
 
 typedef struct ks_gemm ks_gemm;
 
-/* Scratch for products on `pool`, which must outlive it: 16 MiB and 160 KiB a thread, of which only what a product's size needs is
+/* Scratch for products on `pool`, which must outlive it: 16 MiB and 320 KiB a thread, of which only what a product's size needs is
  * touched. isa as in ks_cpu_ops_find (NULL: the environment's or the best). */
 int ks_gemm_new(ks_gemm **out, ks_pool *pool, const char *isa);
 void ks_gemm_free(ks_gemm *g);

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-enum { KB = KS_GEMM_KB, NR = KS_GEMM_NR, AS = KS_GEMM_AS };
+enum { KB = KS_GEMM_KB, NR = KS_GEMM_NR };
 
 /* A tile of outputs held in registers: MR rows of NV vectors. 24 of 32 registers with AVX-512, 12 of 16 with AVX2. */
 enum { MR = 6, NV = KS_LANES == 16 ? 4 : 2 };
@@ -145,7 +145,7 @@ enum { STEP = 16 };
 _Static_assert(KB == 256, "row_shift is 3 or 4: 256 elements of 2 or 4 bytes in lines of 64");
 
 /* c[mr, NV vectors] (ldc) = or += the chains over one K block; b is the panel at the tile's first column. */
-KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, const float *b, size_t kn, bool first, ahead *next)
+KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t kn, bool first, ahead *next)
 {
     ks_vf s[MR][NV];
 #pragma GCC unroll 6
@@ -155,7 +155,7 @@ KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, const float *b
     }
     for (size_t k = 0; k < kn;) {
 #pragma GCC unroll 6
-        for (int r = 0; r < mr; r++) __builtin_prefetch(next->a + k + (size_t)r * AS);
+        for (int r = 0; r < mr; r++) __builtin_prefetch(next->a + k + (size_t)r * lda);
         for (size_t i = 0; i < next->per_step; i++, next->line++) {
             __builtin_prefetch(next->w + (next->line >> next->row_shift) * next->row_bytes +
                                    (next->line & (((size_t)1 << next->row_shift) - 1)) * 64,
@@ -168,7 +168,7 @@ KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, const float *b
             for (int v = 0; v < NV; v++) bv[v] = ks_load(b + k * KS_LANES + (size_t)v * PART);
 #pragma GCC unroll 6
             for (int r = 0; r < mr; r++) {
-                const ks_vf av = ks_splat(a[k + (size_t)r * AS]);
+                const ks_vf av = ks_splat(a[k + (size_t)r * lda]);
 #pragma GCC unroll 4
                 for (int v = 0; v < NV; v++) s[r][v] = ks_fma(av, bv[v], s[r][v]);
             }
@@ -184,27 +184,27 @@ KS_INLINE void tile(int mr, float *c, size_t ldc, const float *a, const float *b
     }
 }
 
-static void tiles(int mr, float *c, size_t ldc, const float *a, const float *b, size_t kn, bool first, ahead *next)
+static void tiles(int mr, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t kn, bool first, ahead *next)
 {
     for (int n = 0; n < NR; n += NV * KS_LANES) {
         switch (mr) {
         case 1:
-            tile(1, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            tile(1, c + n, ldc, a, lda, b + n / KS_LANES * PART, kn, first, next);
             break;
         case 2:
-            tile(2, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            tile(2, c + n, ldc, a, lda, b + n / KS_LANES * PART, kn, first, next);
             break;
         case 3:
-            tile(3, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            tile(3, c + n, ldc, a, lda, b + n / KS_LANES * PART, kn, first, next);
             break;
         case 4:
-            tile(4, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            tile(4, c + n, ldc, a, lda, b + n / KS_LANES * PART, kn, first, next);
             break;
         case 5:
-            tile(5, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            tile(5, c + n, ldc, a, lda, b + n / KS_LANES * PART, kn, first, next);
             break;
         case 6:
-            tile(6, c + n, ldc, a, b + n / KS_LANES * PART, kn, first, next);
+            tile(6, c + n, ldc, a, lda, b + n / KS_LANES * PART, kn, first, next);
             break;
         default:
             __builtin_unreachable();
@@ -212,8 +212,8 @@ static void tiles(int mr, float *c, size_t ldc, const float *a, const float *b, 
     }
 }
 
-void KS_FN(ks_gemm_panel)(float *c, size_t ldc, const float *a, size_t a_rows, const void *w, const void *next, ks_dtype wtype, size_t ldw,
-                          size_t rows, size_t cols, size_t K, float *panel)
+void KS_FN(ks_gemm_panel)(float *c, size_t ldc, ks_gemm_x x, const void *w, const void *next, ks_dtype wtype, size_t ldw, size_t rows,
+                          size_t cols, size_t K, float *panel)
 {
     const size_t size = ks_dtype_size(wtype), row_bytes = ldw * size;
     const int row_shift = size == 4 ? 4 : 3;
@@ -227,11 +227,11 @@ void KS_FN(ks_gemm_panel)(float *c, size_t ldc, const float *a, size_t a_rows, c
         ahead then = {.w = k + KB < K ? wk + KB * size : next, .row_bytes = row_bytes, .row_shift = row_shift};
         if (then.w) then.per_step = (((size_t)NR << row_shift) + steps - 1) / steps;
         /* Slivers of nearly equal height: 7 rows are 4 + 3, not 6 + 1 whose single row would wait for its own chains. */
-        const float *ak = a + k / KB * a_rows * AS;
+        const float *ak = x.p + k / KB * x.block;
         for (size_t i = 0; i < slivers; i++) {
             const size_t r0 = rows * i / slivers, r1 = rows * (i + 1) / slivers;
-            then.a = i + 1 < slivers ? ak + r1 * AS : k + KB < K ? ak + a_rows * AS : a;
-            tiles((int)(r1 - r0), c + r0 * ldc, ldc, ak + r0 * AS, panel, kn, k == 0, &then);
+            then.a = i + 1 < slivers ? ak + r1 * x.row : k + KB < K ? ak + x.block : x.p;
+            tiles((int)(r1 - r0), c + r0 * ldc, ldc, ak + r0 * x.row, x.row, panel, kn, k == 0, &then);
         }
     }
 }

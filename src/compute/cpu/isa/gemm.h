@@ -14,13 +14,18 @@ enum {
     KS_GEMM_PANEL = KS_GEMM_KB * KS_GEMM_NR + 256, /* floats of scratch for a packed panel */
 };
 
+/* X [rows, K]: K block b of row r begins at p + b * block + r * row. */
+typedef struct ks_gemm_x {
+    const float *p;
+    size_t row, block; /* floats */
+} ks_gemm_x;
+
 /* c[rows, KS_GEMM_NR] = X[rows, K] W[cols, K]^T for cols <= KS_GEMM_NR columns; columns of c beyond cols are written with anything.
  *   c      [rows, ldc]
- *   a      packed X [ceil(K / KS_GEMM_KB), a_rows, KS_GEMM_AS]: block b of row r begins at a + (b * a_rows + r) * KS_GEMM_AS
  *   w      [cols, ldw] of wtype, any alignment; next: the panel that will be asked for next (prefetch), or NULL
  *   panel  scratch [KS_GEMM_PANEL], 64-byte aligned */
-typedef void ks_gemm_panel_fn(float *c, size_t ldc, const float *a, size_t a_rows, const void *w, const void *next, ks_dtype wtype,
-                              size_t ldw, size_t rows, size_t cols, size_t K, float *panel);
+typedef void ks_gemm_panel_fn(float *c, size_t ldc, ks_gemm_x x, const void *w, const void *next, ks_dtype wtype, size_t ldw, size_t rows,
+                              size_t cols, size_t K, float *panel);
 KS_DECLARE(ks_gemm_panel_fn, ks_gemm_panel);
 
 #endif
