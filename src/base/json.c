@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,19 @@ done:
     return rc;
 }
 
+/* Does a string or a bracket stay open? */
+static bool unclosed(const char *text, const char *end)
+{
+    bool quoted = false;
+    long depth = 0;
+    for (const char *p = text; p < end; p++) {
+        if (quoted && *p == '\\') p++;
+        else if (*p == '"') quoted = !quoted;
+        else if (!quoted) depth += (*p == '{' || *p == '[') - (*p == '}' || *p == ']');
+    }
+    return quoted || depth > 0;
+}
+
 int ks_json_parse(cJSON **out, const char *text, size_t bytes, const char *name)
 {
     int rc = KS_OK;
@@ -42,14 +56,16 @@ int ks_json_parse(cJSON **out, const char *text, size_t bytes, const char *name)
     if (!root || end != text + bytes) {
         size_t line = 1, column = 1;
         if (!end || end > text + bytes) end = text + bytes;
+        /* The parser stops at the last character where it wanted one more. */
+        const bool truncated = end == text + bytes || (end + 1 == text + bytes && unclosed(text, text + bytes));
         for (const char *p = text; p < end; p++) {
             column = *p == '\n' ? 1 : column + 1;
             line += *p == '\n';
         }
         rc = ks_error(KS_EINPUT, "%s: not valid JSON at line %zu, column %zu%s", name, line, column,
-                      root                  ? ": something follows the value"
-                      : end == text + bytes ? " (the end of the file: is it truncated?)"
-                                            : "");
+                      root        ? ": something follows the value"
+                      : truncated ? " (the end of the file: is it truncated?)"
+                                  : "");
         cJSON_Delete(root);
         return rc;
     }
