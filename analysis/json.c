@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -209,7 +210,7 @@ int ks_stats_json_write(FILE *out, const char *const *paths, size_t n, const ks_
     if (list) fputs("{\"experiments\": [\n", out);
     KS_TRY(experiments(out, studies, n, opt, &count));
     fputs(list ? "\n]}\n" : "\n", out);
-    KS_REQUIRE(!fflush(out) && !ferror(out), KS_EMACHINE, "the JSON cannot be written");
+    KS_REQUIRE(!fflush(out) && !ferror(out), KS_EMACHINE, "the JSON cannot be written: %s", strerror(errno));
 done:
     ks_studies_free(studies, n);
     return rc;

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,7 +139,7 @@ int main(int argc, char **argv)
     else if (!strcmp(a.command, "tables")) KS_TRY(ks_tables_print(stdout, a.paths, a.n, &a.o));
     else if (!strcmp(a.command, "json")) KS_TRY(ks_stats_json_write(stdout, a.paths, a.n, &a.o));
     else KS_TRY(ks_cells_csv_write(stdout, a.paths, a.n, &a.o));
-    KS_REQUIRE(!fflush(stdout), KS_EMACHINE, "stdout cannot be written");
+    KS_REQUIRE(!fflush(stdout), KS_EMACHINE, "stdout cannot be written: %s", strerror(errno));
 done:
     free(a.paths);
     if (rc) fprintf(stderr, "kosweep-stats: error: %s\n", ks_error_text());

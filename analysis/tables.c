@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -242,7 +243,7 @@ int ks_tables_print(FILE *out, const char *const *paths, size_t n, const ks_tabl
                 if (pass) KS_TRY(model_tables(out, m, opt, sweeps == 1, &first));
             }
     if (models > 1) KS_TRY(ks_table_models(out, studies, n, opt, &first));
-    KS_REQUIRE(!fflush(out) && !ferror(out), KS_EMACHINE, "the tables cannot be written");
+    KS_REQUIRE(!fflush(out) && !ferror(out), KS_EMACHINE, "the tables cannot be written: %s", strerror(errno));
 done:
     ks_studies_free(studies, n);
     return rc;
@@ -304,7 +305,7 @@ int ks_cells_csv_write(FILE *out, const char *const *paths, size_t n, const ks_t
                 if (ks_chosen_sweep(opt, &m->sweeps[k])) csv_sweep(out, m, &m->sweeps[k], &g, opt);
             ks_groups_free(&g);
         }
-    KS_REQUIRE(!fflush(out) && !ferror(out), KS_EMACHINE, "the cells cannot be written");
+    KS_REQUIRE(!fflush(out) && !ferror(out), KS_EMACHINE, "the cells cannot be written: %s", strerror(errno));
 done:
     ks_groups_free(&g);
     ks_studies_free(studies, n);

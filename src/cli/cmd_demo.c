@@ -168,48 +168,63 @@ done:
     return rc;
 }
 
-int ks_cmd_demo(int argc, char **argv)
+/* The demo's configuration with the user's options over it. *folder: made for a result file that nobody asked for, else NULL. */
+static int configure(ks_config **cfg, char **folder, int argc, char **argv)
 {
     int rc = KS_OK;
-    char *home = NULL, *config = NULL, temporary[] = "/tmp/kosweep-demo-XXXXXX", *output = NULL;
-    ks_config *cfg = NULL;
+    char *home = NULL, *config = NULL, *output = NULL, temporary[] = "/tmp/kosweep-demo-XXXXXX";
+    char **args = NULL;
+    int n = 0;
     bool keep = false;
-    int fd = -1;
-    char *args[16] = {"run"};
-    int n = 1;
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-            if (ks_comm_rank() == 0) help();
-            goto done;
-        }
-    }
     KS_TRY(find_home(&home));
     KS_GET(config, ks_format("%s/config/demo.json", home));
+    KS_NEW(args, argc + 4);
+    args[n++] = "run";
     args[n++] = config;
     for (int i = 1; i < argc; i++) {
-        KS_REQUIRE(n < 12, KS_EUSAGE, "demo: too many arguments; see kosweep demo --help");
         keep = keep || !strncmp(argv[i], "--output", 8);
         args[n++] = argv[i];
     }
     if (!keep) {
-        KS_REQUIRE((fd = mkstemp(temporary)) >= 0, KS_EMACHINE, "no temporary file can be made in /tmp");
-        KS_GET(output, ks_format("%s.h5", temporary));
+        KS_REQUIRE(mkdtemp(temporary), KS_EMACHINE, "no temporary folder can be made in /tmp");
+        KS_GET(*folder, ks_strdup(temporary));
+        KS_GET(output, ks_format("%s/demo.h5", temporary));
         args[n++] = "--output";
         args[n++] = output;
     }
-    KS_TRY(ks_options_parse(&cfg, "run", n, args));
+    KS_TRY(ks_options_parse(cfg, "run", n, args));
+done:
+    free(output);
+    free(args);
+    free(config);
+    free(home);
+    return rc;
+}
+
+int ks_cmd_demo(int argc, char **argv)
+{
+    int rc = KS_OK;
+    char *folder = NULL;
+    ks_config *cfg = NULL;
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            if (ks_comm_rank() == 0) help();
+            return KS_OK;
+        }
+    KS_TRY(ks_comm_agree(configure(&cfg, &folder, argc, argv)));
+    if (cfg->version) {
+        if (ks_comm_rank() == 0) puts("kosweep " KS_VERSION);
+        goto done;
+    }
     if (cfg->verbosity == 0) ks_log_set_level(KS_LOG_WARN);
     KS_TRY(ks_run(cfg, "kosweep demo"));
     if (ks_comm_rank() == 0) KS_TRY(show(cfg));
 done:
-    if (fd >= 0) {
-        close(fd);
-        unlink(temporary);
-        if (output) unlink(output);
+    if (folder) {
+        if (cfg && cfg->output) unlink(cfg->output);
+        rmdir(folder);
     }
-    free(output);
+    free(folder);
     ks_config_free(cfg);
-    free(config);
-    free(home);
     return rc;
 }

@@ -9,9 +9,12 @@
 #include "sweep/comm.h"
 #include "sweep/run.h"
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void help(void)
 {
@@ -38,17 +41,21 @@ static char *join(int argc, char **argv)
     return all;
 }
 
+/* PATH.tmp, then a rename: nobody sees half a file. */
 static int write_json(const char *path, const char *h5)
 {
     int rc = KS_OK;
-    FILE *f = fopen(path, "w");
-    KS_REQUIRE(f, KS_EMACHINE, "%s: cannot be written", path);
+    char *tmp = NULL;
+    FILE *f = NULL;
+    KS_GET(tmp, ks_format("%s.tmp", path));
+    KS_REQUIRE(f = fopen(tmp, "w"), KS_EMACHINE, "%s: cannot be written: %s", path, strerror(errno));
     KS_TRY(ks_stats_json_write(f, &h5, 1, &(ks_table_options){0}));
-    const int closed = fclose(f);
-    f = NULL;
-    KS_REQUIRE(closed == 0, KS_EMACHINE, "%s: cannot be written: is the disk full?", path);
+    const bool whole = !fflush(f) && !ferror(f);
+    KS_REQUIRE(whole && !rename(tmp, path), KS_EMACHINE, "%s: cannot be written: %s", path, strerror(errno));
 done:
     if (f) fclose(f);
+    if (f && rc) unlink(tmp);
+    free(tmp);
     return rc;
 }
 
@@ -57,7 +64,7 @@ int ks_cmd_run(int argc, char **argv)
     int rc = KS_OK;
     ks_config *cfg = NULL;
     char *command_line = NULL;
-    KS_TRY(ks_options_parse(&cfg, "run", argc, argv));
+    KS_TRY(ks_comm_agree(ks_options_parse(&cfg, "run", argc, argv)));
     if (cfg->help || cfg->version) {
         if (ks_comm_rank() == 0 && cfg->help) help();
         if (ks_comm_rank() == 0 && cfg->version) puts("kosweep " KS_VERSION);

@@ -344,7 +344,6 @@ int ks_cmd_tokens(int argc, char **argv)
         KS_TRY(ks_corpus_load(&corpus, c->corpus));
     }
     for (size_t i = 0; i < c->n_models; i++) KS_TRY(print_model(c, &c->models[i], corpus));
-    KS_REQUIRE(fflush(stdout) == 0 && !ferror(stdout), KS_EMACHINE, "stdout cannot be written: %s", strerror(errno));
 done:
     ks_corpus_free(corpus);
     ks_config_free(c);

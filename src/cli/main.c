@@ -4,21 +4,25 @@
 #include "cli/cli.h"
 #include "sweep/comm.h"
 
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 typedef struct command {
     const char *name;
     int (*run)(int argc, char **argv);
+    bool collective; /* every rank runs it; root alone runs the others */
     const char *summary;
 } command;
 
 static const command commands[] = {
-    {"run", ks_cmd_run, "do a sweep (alone, under mpirun, under srun)"},
-    {"plan", ks_cmd_plan, "what a sweep would compute, and what it would cost"},
-    {"tokens", ks_cmd_tokens, "samples as tokens, with marker, targets and removed edges"},
-    {"model", ks_cmd_model, "what a model directory holds"},
-    {"demo", ks_cmd_demo, "a first sweep on the model in the box"},
+    {"run", ks_cmd_run, true, "do a sweep (alone, under mpirun, under srun)"},
+    {"plan", ks_cmd_plan, false, "what a sweep would compute, and what it would cost"},
+    {"tokens", ks_cmd_tokens, false, "samples as tokens, with marker, targets and removed edges"},
+    {"model", ks_cmd_model, false, "what a model directory holds"},
+    {"demo", ks_cmd_demo, true, "a first sweep on the model in the box"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -35,15 +39,18 @@ static void help(FILE *out)
 
 static int dispatch(int argc, char **argv)
 {
+    const bool root = ks_comm_rank() == 0;
     if (argc < 2) {
+        if (!root) return KS_OK;
         help(stderr);
         return ks_error(KS_EUSAGE, "no command given");
     }
     const char *names[N_COMMANDS + 1] = {0};
     for (size_t i = 0; i < N_COMMANDS; i++) {
         names[i] = commands[i].name;
-        if (!strcmp(argv[1], names[i])) return commands[i].run(argc - 1, argv + 1);
+        if (!strcmp(argv[1], names[i])) return root || commands[i].collective ? commands[i].run(argc - 1, argv + 1) : KS_OK;
     }
+    if (!root) return KS_OK;
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
         help(stdout);
         return KS_OK;
@@ -59,11 +66,14 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    /* At a file size limit this signal would kill; the error of write() says more. */
+    signal(SIGXFSZ, SIG_IGN);
     int rc = ks_comm_start();
     if (!rc) {
         if (ks_comm_size() > 1) ks_log_set_rank(ks_comm_rank());
         rc = dispatch(argc, argv);
     }
+    if (!rc && (fflush(stdout) || ferror(stdout))) rc = ks_error(KS_EMACHINE, "stdout cannot be written: %s", strerror(errno));
     /* Every rank ends with the same error text; root says it. */
     if (rc && ks_comm_rank() == 0) ks_log(KS_LOG_ERROR, "%s", ks_error_text());
     ks_comm_finish();

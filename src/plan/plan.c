@@ -135,8 +135,8 @@ static int cut_range(cutter *c, int32_t sample, int32_t v0, int32_t v1, double m
         goto done;
     }
     KS_REQUIRE(bytes <= max_bytes, KS_EMACHINE,
-               "sample %d needs %.1f MB of memory for one variant, and --memory leaves %.1f MB: give it more, or shorten the sample",
-               sample, (double)bytes / 1e6, (double)max_bytes / 1e6);
+               "sample %s needs %.1f MB of memory for one variant, and --memory leaves %.1f MB: give it more, or shorten the sample",
+               c->problem->names[sample], (double)bytes / 1e6, (double)max_bytes / 1e6);
     KS_TRY(push_unit(c, u));
 done:
     return rc;

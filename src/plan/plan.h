@@ -33,6 +33,7 @@ typedef struct ks_problem {
     ks_geometry **geometry; /* [n_samples] */
     size_t n_samples;
     bool floor;
+    char **names; /* [n_samples] the samples' ids, for messages */
 } ks_problem;
 
 typedef struct ks_plan {

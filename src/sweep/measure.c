@@ -45,8 +45,8 @@ static int baselines(ks_pass *p, const ks_norm *norm, ks_baseline_row *base)
     for (size_t i = 0; i < p->n_units; i++)
         for (int32_t t = 0; t < p->units[i].g->T; t++) {
             const int64_t row = p->base_of[p->units[i].item.row0 + t];
-            KS_REQUIRE(row < 0 || base[row].finite, KS_EINPUT, "the baseline of sample %d is not finite at token %d",
-                       p->units[i].unit->sample, t);
+            KS_REQUIRE(row < 0 || base[row].finite, KS_EINPUT, "the baseline of sample %s is not finite at token %d",
+                       p->job->problem->names[p->units[i].unit->sample], t);
         }
 done:
     return rc;

@@ -87,7 +87,6 @@ typedef struct model {
 
 struct ks_results {
     char *path, *tmp;
-    bool written; /* by this run */
     ks_h5_file f;
     ks_h5_group root, models_group;
     model *models;
@@ -544,7 +543,6 @@ static int write_image(ks_results *r, const void *image, size_t bytes, bool sync
     if (error && fd >= 0) unlink(r->tmp);
     sigaction(SIGXFSZ, &before, NULL);
     KS_REQUIRE(!error, KS_EMACHINE, "%s: cannot be written (%zu bytes): %s", r->path, bytes, strerror(error));
-    r->written = true;
 done:
     return rc;
 }
@@ -611,6 +609,5 @@ done:
 
 void ks_results_abandon(ks_results *r)
 {
-    if (r && r->written) unlink(r->path);
     results_free(r);
 }

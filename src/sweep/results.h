@@ -67,7 +67,7 @@ int ks_results_flush(ks_results *r);
 /* Writes the provenance, flushes to the disk itself and frees r. On failure r is freed too, and the file is as at the last flush. */
 int ks_results_close(ks_results *r, const ks_provenance *p);
 
-/* After an error elsewhere: frees r and removes the file if this run has written it. NULL is allowed. */
+/* After an error elsewhere: frees r; the file is as at the last flush. NULL is allowed. */
 void ks_results_abandon(ks_results *r);
 
 #endif

@@ -373,6 +373,8 @@ static int prepare(const ks_config *cfg, ks_corpus **corpus, ks_task **tasks, ks
     char *json = NULL;
     KS_REQUIRE(!cfg->resume, KS_EUSAGE, "--resume is not in this version");
     KS_REQUIRE(cfg->corpus, KS_EUSAGE, "no corpus: give --corpus FILE or \"corpus\" in the configuration");
+    KS_REQUIRE(cfg->force || !cfg->output_json || access(cfg->output_json, F_OK), KS_EUSAGE,
+               "%s: exists; --force overwrites, --output names another", cfg->output_json);
     KS_TRY(ks_corpus_load(corpus, cfg->corpus));
     for (size_t i = 0; i < cfg->n_models; i++)
         KS_TRY(ks_task_prepare(&tasks[i], cfg, i, *corpus, ks_comm_size(), ks_task_memory(cfg, ks_comm_local_size())));
@@ -383,7 +385,7 @@ done:
     return rc;
 }
 
-/* One model, on all ranks. */
+/* One model, on all ranks. A failure of another rank's own ends that rank inside; what it returns is root's, or agreed. */
 static int run_task(ks_task *t, const ks_config *cfg, ks_results *results, const ks_backend *be, ks_device *dev)
 {
     int rc = KS_OK;
@@ -396,12 +398,11 @@ static int run_task(ks_task *t, const ks_config *cfg, ks_results *results, const
                ks_comm_size(), ks_comm_size() > 1 ? "s" : "");
     rc = compute(&c, be, dev);
     if (rc && !root) fail_to_root(&c, rc);
-    if (!root) KS_TRY(ks_comm_drain());
+    if (!root && (rc = ks_comm_drain())) ks_comm_abort(rc);
     if (root) {
         KS_TRY(rc);
         KS_TRY(gather(&c, true));
         KS_TRY(name_tokens(&c));
-        KS_TRY(ks_results_flush(results));
         ks_log_progress("%s", "");
         ks_log(KS_LOG_INFO, "%s: done in %.1f s", t->name, ks_seconds() - c.begin);
     }
@@ -448,16 +449,15 @@ int ks_run(const ks_config *cfg, const char *command_line)
     for (size_t i = 0; i < cfg->n_models; i++) {
         KS_TRY(ks_task_share(&tasks[i]));
         rc = run_task(tasks[i], cfg, results, be, dev);
-        if (rc) break;
+        if (!rc && root && i + 1 < cfg->n_models) rc = ks_results_flush(results);
+        if (rc && root) {
+            if (i) ks_log(KS_LOG_WARN, "%s holds the %zu model%s before %s", cfg->output, i, i > 1 ? "s" : "", tasks[i]->name);
+            /* Other ranks may be in the middle of their passes: they end with this one. */
+            if (ks_comm_size() > 1) ks_comm_abort(rc);
+        }
+        if (rc) goto done;
         ks_task_free(tasks[i]);
         tasks[i] = NULL;
-    }
-    if (rc) {
-        /* Some ranks are in the middle of their passes: they end with this one. */
-        if (root) ks_results_abandon(results);
-        results = NULL;
-        if (ks_comm_size() > 1) ks_comm_abort(rc);
-        goto done;
     }
     if (root) rc = finish(&results, be, dev, threads, command_line);
     KS_TRY(ks_comm_agree(rc));

@@ -12,12 +12,14 @@ void ks_task_free(ks_task *t)
     if (!t) return;
     for (size_t i = 0; i < t->problem.n_samples; i++) {
         if (t->problem.geometry) ks_geometry_free(t->problem.geometry[i]);
+        if (t->problem.names) free(t->problem.names[i]);
         if (!t->tokens) continue;
         free(t->tokens[i].ids);
         free(t->tokens[i].marker);
         free(t->tokens[i].target);
     }
     free(t->problem.geometry);
+    free(t->problem.names);
     free(t->tokens);
     ks_plan_free(t->plan);
     ks_grid_free(t->grid);
@@ -64,13 +66,15 @@ done:
 static int copy_tokens(ks_task *t)
 {
     int rc = KS_OK;
-    KS_NEW(t->tokens, t->samples->n);
     t->problem.n_samples = t->samples->n;
+    KS_NEW(t->tokens, t->samples->n);
+    KS_NEW(t->problem.names, t->samples->n);
     for (size_t i = 0; i < t->samples->n; i++) {
         const ks_sample *s = &t->samples->v[i];
         ks_tokens *k = &t->tokens[i];
         const size_t T = (size_t)s->T;
         k->T = s->T;
+        KS_GET(t->problem.names[i], ks_strdup(s->id));
         KS_NEW(k->ids, T);
         KS_NEW(k->marker, T);
         KS_NEW(k->target, T);
@@ -95,8 +99,9 @@ static int make_plan(ks_task *t, bool may_stream, int ranks, int64_t memory)
         t->source = KS_WEIGHTS_STREAMED;
         activations = memory - KS_PROGRAM_BYTES - ks_weights_predict(t->model, t->source);
     }
-    KS_REQUIRE(activations > 0, KS_EMACHINE, "%s: two layers of weights need %.1f MB and --memory leaves %.1f MB", t->name,
-               (double)ks_weights_predict(t->model, KS_WEIGHTS_STREAMED) / 1e6, (double)(memory - KS_PROGRAM_BYTES) / 1e6);
+    KS_REQUIRE(activations > 0, KS_EMACHINE, "%s: %.1f MB of memory are too few: %s need %.1f MB, the program %.1f MB (--memory)", t->name,
+               (double)memory / 1e6, t->source == KS_WEIGHTS_STREAMED ? "two layers of weights" : "resident weights",
+               (double)ks_weights_predict(t->model, t->source) / 1e6, KS_PROGRAM_BYTES / 1e6);
     KS_TRY(ks_plan_new(&t->plan, &t->problem, ranks, activations));
 done:
     return rc;
@@ -167,6 +172,7 @@ static int pack(const ks_task *t, ks_wire *w)
     KS_TRY(KS_PUT(w, t->problem.n_samples));
     for (size_t i = 0; i < t->problem.n_samples; i++) {
         const ks_tokens *k = &t->tokens[i];
+        KS_TRY(put_string(w, t->problem.names[i]));
         KS_TRY(KS_PUT(w, k->T));
         KS_TRY(ks_wire_put(w, k->ids, (size_t)k->T * sizeof *k->ids));
         KS_TRY(ks_wire_put(w, k->marker, (size_t)k->T));
@@ -203,8 +209,10 @@ static int unpack(ks_task *t, ks_wire *w)
     KS_TRY(KS_TAKE(w, t->problem.floor));
     KS_TRY(KS_TAKE(w, t->problem.n_samples));
     KS_NEW(t->tokens, t->problem.n_samples);
+    KS_NEW(t->problem.names, t->problem.n_samples);
     for (size_t i = 0; i < t->problem.n_samples; i++) {
         ks_tokens *k = &t->tokens[i];
+        KS_TRY(take_string(w, &t->problem.names[i]));
         KS_TRY(KS_TAKE(w, k->T));
         KS_NEW(k->ids, k->T);
         KS_NEW(k->marker, k->T);

@@ -133,7 +133,7 @@ refused 2 '/dev/null' "$KOSWEEP" run --model "$model" --corpus "$corpus" --outpu
 refused 2 'one DIR or ID' "$KOSWEEP" model "$model" "$model"
 refused 2 '\-\-jsn' "$KOSWEEP" model --jsn
 refused 2 '\-\-samles' "$KOSWEEP" tokens --samles
-refused 2 '\-\-outptu' "$KOSWEEP" demo --outptu "$out/new.h5"
+KOSWEEP_HOME=$KS_ROOT refused 2 '\-\-outptu' "$KOSWEEP" demo --outptu "$out/new.h5"
 refused 2 'command' "$KOSWEEP_STATS"
 refused 3 'kept.h5' "$KOSWEEP_STATS" tables "$out/kept.h5"
 all_refused

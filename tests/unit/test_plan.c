@@ -207,7 +207,8 @@ static void units_cover_the_grid_once(void **state)
         t.marker[10 + i] = t.target[2] = 1;
         assert_int_equal(ks_geometry_new(&geometry[i], &a, t.T, t.marker, t.target), KS_OK);
     }
-    const ks_problem problem = {&a, grid, geometry, S, true};
+    char *names[S] = {name, name, name, name, name};
+    const ks_problem problem = {&a, grid, geometry, S, true, names};
     const int ranks[] = {1, 2, 3, 5, 17};
     const int64_t budgets[] = {(int64_t)1 << 40, 600000};
     for (size_t r = 0; r < 5; r++)
