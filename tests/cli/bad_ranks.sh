@@ -87,13 +87,17 @@ rank1 2 '.*vax' 'export KS_CPU_ISA=vax'
 rank1 3 '.*no directory ./m' "cd $work/empty"
 rank1 3 '.*m/model.safetensors' "cd $work/cut"
 rank1 3 '.*tensor model.layers.3.mlp.down_proj.weight' "cd $work/bad" # in the middle of its passes
-# Less and less memory, down to the first size that does not do. (Far below it, Open MPI itself fails to start, and hangs.)
+# Less and less memory, down to a size that does not do for this sweep's 60 MB of states. (Far below it, Open MPI itself hangs.)
 if ! grep -q __asan_init "$KOSWEEP"; then
-    megabytes=400
-    while ranks "$work/alone" "ulimit -v $((megabytes * 1024))" "$KOSWEEP" run --model "$model" --corpus "$corpus" --threads 1 --quiet \
-        --output "$out/new.h5" >"$work/stdout" 2>"$work/stderr" && rm "$out/new.h5"; do
-        megabytes=$((megabytes - 16))
-    done
-    rank1 4 'out of memory' "ulimit -v $((megabytes * 1024))"
+    hungry() { # MIB: of addresses for rank 1
+        ranks "$work/alone" "ulimit -v $(($1 * 1024))" "$KOSWEEP" run --model "$KS_ROOT/models/box" --heads each --all-windows --all-edges \
+            --corpus "$KS_ROOT/corpus/attention_samples_universal.json" --threads 1 --quiet --output "$out/new.h5"
+    }
+    megabytes=432
+    while hungry "$megabytes" >"$work/stdout" 2>"$work/stderr" && rm "$out/new.h5"; do megabytes=$((megabytes - 32)); done
+    [ "$megabytes" != 432 ] || complain "no memory from the beginning"
+    begin=$SECONDS
+    refused 4 "rank 1 on $host: .*out of memory" hungry $((megabytes - 16))
+    [ $((SECONDS - begin)) -lt 10 ] || complain "$((SECONDS - begin)) seconds without memory"
 fi
 all_refused
