@@ -30,7 +30,7 @@ typedef struct ks_device_options {
 /* How the operand X of a product is treated. */
 enum {
     KS_GRADE_FULL, /* fp32 grade: states always, effects with `precision: full` */
-    KS_GRADE_FAST, /* X rounded to bf16 (nearest even) first: effects with `precision: fast` */
+    KS_GRADE_FAST, /* X rounded to bf16 (nearest even) first: effects in the layers with `precision: fast` */
 };
 
 /* What norms of states leave for norms of effects. */

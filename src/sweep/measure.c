@@ -17,7 +17,7 @@ static int64_t base_row_of(const pass_unit *u, int32_t pos)
 }
 
 /* y [n, V] = x [n, D] through the head, block by block. */
-static int head(ks_pass *p, float *y, const float *x, size_t n, int grade)
+static int head(ks_pass *p, float *y, const float *x, size_t n)
 {
     int rc = KS_OK;
     ks_weights *w = p->job->weights;
@@ -25,7 +25,7 @@ static int head(ks_pass *p, float *y, const float *x, size_t n, int grade)
         ks_tensor rows;
         int64_t first = 0;
         KS_TRY(ks_weights_acquire_head(w, b, &rows, &first));
-        rc = p->job->backend->linear(p->job->device, y + first, (size_t)p->a->V, x, (size_t)p->a->D, &rows, NULL, n, false, grade);
+        rc = p->job->backend->linear(p->job->device, y + first, (size_t)p->a->V, x, (size_t)p->a->D, &rows, NULL, n, false, KS_GRADE_FULL);
         ks_weights_release_head(w, b);
         if (rc) break;
     }
@@ -40,7 +40,7 @@ static int baselines(ks_pass *p, const ks_norm *norm, ks_baseline_row *base)
     const ks_backend *be = p->job->backend;
     const size_t n = (size_t)p->size.base_rows, D = (size_t)p->a->D, V = (size_t)p->a->V;
     KS_TRY(be->norm(p->job->device, p->xb, &p->tape1, p->h, p->base_trunk, n, D, norm));
-    KS_TRY(head(p, p->logits, p->xb, n, KS_GRADE_FULL));
+    KS_TRY(head(p, p->logits, p->xb, n));
     KS_TRY(be->baseline(p->job->device, base, p->logits, n, V));
     for (size_t i = 0; i < p->n_units; i++)
         for (int32_t t = 0; t < p->units[i].g->T; t++) {
@@ -75,7 +75,8 @@ static int measure_rows(ks_pass *p, const ks_norm *norm, const ks_baseline_row *
             items[i] = (ks_measure_item){base_row_of(u, r->pos), at_end ? -1 : u->tokens->ids[r->pos + 1], at_end};
         }
         KS_TRY(be->norm_diff(p->job->device, p->xe, p->d, d_rows, p->h, &p->tape1, x_rows, m, D, norm));
-        KS_TRY(head(p, p->e, p->xe, m, p->grade));
+        /* The head's operand is never rounded: its few rows cost little, and an error here is an error of the measure itself. */
+        KS_TRY(head(p, p->e, p->xe, m));
         KS_TRY(be->measure(p->job->device, out + i0, p->e, p->logits, base, items, m, V));
     }
 done:
