@@ -116,24 +116,33 @@ static int32_t first_masked(const ks_geometry *g, int32_t edges, const ks_varian
     return g->T;
 }
 
-/* Positions that the effect could reach but does not: change exactly 0. */
-static int unchanged_positions(ks_pass *p, const pass_unit *u, int32_t first, const ks_baseline_row *base, ks_position_cell *out)
+/* Positions from the first masked one on that the effect does not reach: their logits change by exactly 0, which is measured as any other
+ * change is. */
+static int unchanged_positions(ks_pass *p, const pass_branch *b, const ks_variant *v, const ks_baseline_row *base, ks_position_cell *out)
 {
     int rc = KS_OK;
-    for (int32_t t = 0; t < u->g->T; t++) {
-        out[t] = (ks_position_cell){NAN, NAN, NAN};
-        if (t < first) continue;
-        out[t].kl = 0;
-        if (t + 1 == u->g->T) continue;
-        const int64_t row = base_row_of(u, t);
-        float logit = 0;
-        KS_TRY(p->job->backend->download(p->job->device, &logit, p->logits + (size_t)row * (size_t)p->a->V + (size_t)u->tokens->ids[t + 1],
-                                         1));
-        out[t].dlogit_next = 0;
-        out[t].p_next = exp((double)logit - base[row].lse);
+    const ks_backend *be = p->job->backend;
+    const pass_unit *u = &p->units[b->unit];
+    const size_t V = (size_t)p->a->V;
+    bool zeroed = false;
+    for (int32_t t = first_masked(u->g, b->b->edges, v); t < u->g->T; t++) {
+        if (ks_set_has(b->set, t)) continue;
+        if (!zeroed) KS_TRY(be->zero(p->job->device, p->e, V));
+        zeroed = true;
+        const ks_measure_item item = {base_row_of(u, t), t + 1 < u->g->T ? u->tokens->ids[t + 1] : -1, false};
+        ks_measure m;
+        KS_TRY(be->measure(p->job->device, &m, p->e, p->logits, base, &item, 1, V));
+        out[t] = (ks_position_cell){m.cell.kl, m.dlogit_next, m.p_next};
     }
 done:
     return rc;
+}
+
+/* The unit's branch at `branch` if it computes this variant, else NULL. */
+static const pass_branch *branch_of(const ks_pass *p, const pass_unit *u, size_t branch, int32_t variant)
+{
+    const pass_branch *b = branch < p->n_branches ? &p->branches[branch] : NULL;
+    return b && &p->units[b->unit] == u && b->b->variant == variant ? b : NULL;
 }
 
 /* The cells of a unit. Its branches are first .. ; rows and results run along in the same order. */
@@ -146,7 +155,7 @@ static int emit_cells(ks_pass *p, const pass_unit *u, size_t *branch, size_t *ro
     ks_position_cell *positions = NULL;
     KS_NEW(positions, u->g->T);
     *floor = NAN;
-    if (*branch < p->n_branches && p->branches[*branch].b->variant < 0) {
+    if (branch_of(p, u, *branch, -1)) {
         *floor = m[*row].cell.kl;
         ++*row;
         ++*branch;
@@ -157,10 +166,9 @@ static int emit_cells(ks_pass *p, const pass_unit *u, size_t *branch, size_t *ro
         const bool all = variant->positions == KS_POSITIONS_ALL;
         const int status = ks_rows_status(u->g, mask, variant);
         ks_cell cell = status == KS_CELL_NOT_FINITE ? unknown_cell() : unchanged_cell(end, status);
-        if (all)
-            KS_TRY(unchanged_positions(p, u, status == KS_CELL_NOT_FINITE ? u->g->T : first_masked(u->g, mask->edges, variant), base,
-                                       positions));
-        if (*branch < p->n_branches && p->branches[*branch].b->variant == v && &p->units[p->branches[*branch].unit] == u) {
+        for (int32_t t = 0; all && t < u->g->T; t++) positions[t] = (ks_position_cell){NAN, NAN, NAN};
+        const pass_branch *b = branch_of(p, u, *branch, v);
+        if (b) {
             for (; *row < n_rows && rows[*row].branch == (int32_t)*branch; ++*row) {
                 const int32_t t = rows[*row].pos;
                 const ks_measure *r = &m[*row];
@@ -169,6 +177,7 @@ static int emit_cells(ks_pass *p, const pass_unit *u, size_t *branch, size_t *ro
                 cell = r->cell;
                 if (cell.status == KS_CELL_DONE) cell.status = (uint8_t)status;
             }
+            if (all) KS_TRY(unchanged_positions(p, b, variant, base, positions));
             ++*branch;
         }
         KS_TRY(p->sink->cell(p->sink->ctx, u->unit->sample, v, &cell, all ? positions : NULL));

@@ -10,6 +10,24 @@
 #include <string.h>
 
 static const float *foreign_cos, *foreign_sin;
+static bool round_stream;
+
+void ks_naive_round_stream(bool on)
+{
+    round_stream = on;
+}
+
+/* The nearest bf16, ties to even. */
+static double to_bf16(double x)
+{
+    const float y = (float)x;
+    uint32_t bits;
+    memcpy(&bits, &y, sizeof bits);
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
+    float z;
+    memcpy(&z, &bits, sizeof z);
+    return (double)z;
+}
 
 void ks_naive_tables(const float *cos_t, const float *sin_t)
 {
@@ -169,6 +187,7 @@ int ks_naive_forward(const ks_model *m, const int32_t *ids, int32_t T, const ks_
         for (size_t i = 0; i < D; i++)
             h[t * D + i] = ks_f32_at(embedding.data, embedding.dtype, (size_t)ids[t] * (size_t)embedding.ld + i) * embed_scale;
 
+    for (size_t i = 0; round_stream && i < n * D; i++) h[i] = to_bf16(h[i]);
     for (int32_t l = 0; l < a->L; l++) {
         const ks_layer *w = ks_model_layer(m, l);
         const ks_naive_edit *acts = edit && l >= edit->a && l <= edit->b ? edit : NULL;
@@ -202,6 +221,7 @@ int ks_naive_forward(const ks_model *m, const int32_t *ids, int32_t T, const ks_
         for (size_t i = 0; i < n * F; i++) up[i] = a->gated ? activate(gate[i], a->act) * up[i] : activate(up[i], a->act);
         linear(y, up, &w->down, w->down_bias, T, row);
         for (size_t i = 0; i < n * D; i++) h[i] += y[i];
+        for (size_t i = 0; round_stream && i < n * D; i++) h[i] = to_bf16(h[i]);
     }
     norm(x, h, a, ks_model_final_norm(m), ks_model_final_norm_bias(m), T);
     const ks_tensor head = ks_model_head(m);

@@ -23,6 +23,9 @@ typedef struct ks_naive_edit {
  * computed with tables of another rounding. */
 void ks_naive_tables(const float *cos_t, const float *sin_t);
 
+/* Whether the forwards to come round the residual stream to bf16 after the embedding and after every layer: the floor's definition. */
+void ks_naive_round_stream(bool on);
+
 /* One forward over ids [T], each in [0, V). edit: NULL for the baseline.
  * logits [T - first, V]: the rows from position `first` on. weights [L, H, T, T] (query, key) or NULL. *status (or NULL): KS_CELL_DONE,
  * KS_CELL_EMPTY_ROW, KS_CELL_NOT_FINITE (KS_SET: more weight asked for than a row has; logits mean nothing then), or KS_CELL_NOTHING.
