@@ -46,7 +46,7 @@ void KS_FN(ks_attention_head)(float *out, float *logp, const float *q, const flo
     transpose_keys(kt, P, k + ((size_t)item->row0 * G + g) * E, G * E, T, E);
     pad_values(vp, Q, v + ((size_t)item->row0 * G + g) * E, G * E, T, E);
 
-    /* Rows of the group's heads, position by position: a block of four spans few positions. */
+    /* Rows of the group's heads, position by position: a block spans few positions. */
     for (size_t i0 = 0; i0 < T * group; i0 += TILE_ROWS) {
         const size_t n = min_size(TILE_ROWS, T * group - i0);
         const float *a[TILE_ROWS], *b[TILE_ROWS];

@@ -7,11 +7,18 @@
 #include "compute/backend.h"
 #include "compute/cpu/isa/isa.h"
 
-/* Floats of scratch for samples of up to T tokens: keys and values of trunk and branch, and rows of a block. */
+enum {
+    KS_ATTENTION_ROWS = 6,       /* query rows of a block */
+    KS_ATTENTION_KEPT = 1 << 20, /* floats of a sample's weights that a worker keeps from branch to branch */
+};
+
+/* Floats of scratch for samples of up to T tokens: keys and values of trunk and branch, rows of a block, the trunk's weights and their
+ * references. */
 static inline size_t ks_attention_scratch(const ks_attention *p, int32_t T)
 {
-    const size_t P = (size_t)KS_PADDED(T), E = (size_t)p->E, Q = (size_t)KS_PADDED(p->E);
-    return 2 * (E * P + (size_t)T * Q) + 14 * P + 9 * Q;
+    const size_t P = (size_t)KS_PADDED(T), E = (size_t)p->E, Q = (size_t)KS_PADDED(p->E), R = KS_ATTENTION_ROWS;
+    const size_t rows = (size_t)(p->H / p->G) * (size_t)T, kept = rows * P < KS_ATTENTION_KEPT ? rows * P : KS_ATTENTION_KEPT;
+    return 2 * (E * P + (size_t)T * Q) + (3 * R + 2) * P + (2 * R + 1) * Q + rows + kept;
 }
 
 /* ks_backend.attention for one item and key/value head g. */
@@ -19,7 +26,8 @@ typedef void ks_attention_fn(float *out, float *logp, const float *q, const floa
                              size_t g, const ks_attention *p, float *scratch);
 KS_DECLARE(ks_attention_fn, ks_attention_head);
 
-/* Which trunk a worker's scratch holds packed, so that the next branch of the same sample finds it there. Cleared at the start of a call.
+/* Which trunk a worker's scratch holds packed, its weights with it, so that the next branch of the same sample finds it there. Cleared at
+ * the start of a call.
  */
 typedef struct ks_attention_cache {
     int64_t row0; /* -1: none */

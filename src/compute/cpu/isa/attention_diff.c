@@ -66,10 +66,54 @@ static void row_large(float *dp, float *pn, const float *p, const float *ds, con
     }
 }
 
-/* One row: dp = p' - p and pn = p' over keys [from, to), multiples of 16; p [from, to) is 0 where a key is not visible. */
-static void row_diff(float *dp, float *pn, const float *p, float *ds, const float *logp, size_t from, size_t to, const action *a)
+/* Keys that the query sees: [lo, t] of the sixteen lanes from j on, vector u of them. */
+KS_INLINE ks_vi visible(size_t j, size_t u, size_t lo, size_t t)
 {
-    const bool act = a->kind >= 0, set = a->kind == KS_SET, drop = set || (act && a->f == 0);
+    static const int32_t lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    ks_vi at;
+    memcpy(&at, lane + u * KS_LANES, sizeof at);
+    at += (int32_t)j;
+    return (at >= (int32_t)lo) & (at <= (int32_t)t);
+}
+
+/* One row that nothing acts on: dp = p' - p and pn = p' over keys [from, to), multiples of 16, of which [lo, t] are visible. p is 0 where a
+ * key is not visible, ds holds changes of q.k (they become those of scores against key ref's, that of largest p). */
+static void row_free(float *dp, float *pn, const float *p, size_t ref, float *ds, float scale, const float *logp, size_t lo, size_t t,
+                     size_t from, size_t to)
+{
+    /* Softmax does not see a common shift: changes are taken against the reference's, and nothing is left to cancel there.
+     * pn holds y = expm1(d). */
+    const float ds_ref = ds[ref] * scale;
+    ks_vf rise = ks_splat(0);
+    ks_sum16 sum = {{{0}}};
+    for (size_t j = from; j < to; j += 16) {
+        for (size_t u = 0; u < UNIT; u++) {
+            const size_t i = j + u * KS_LANES;
+            const ks_vf d = ks_sel(visible(j, u, lo, t), ks_load(ds + i) * scale - ds_ref, ks_splat(0)), y = ks_v_expm1f(d);
+            ks_store(ds + i, d);
+            ks_store(pn + i, y);
+            rise = ks_sel(d > rise, d, rise);
+            sum.v[u] += ks_load(p + i) * y;
+        }
+    }
+    const float loss = ks_sum16_total(&sum), D = 1 + loss; /* all p sum to 1 */
+    if (!ks_all(rise <= LARGE_RISE) || D < SMALL_SHARE) {
+        row_large(dp, pn, p, ds, logp, from, to, &(action){.kind = -1});
+        return;
+    }
+    const float inv = 1 / D;
+    for (size_t j = from; j < to; j += KS_LANES) {
+        const ks_vf pj = ks_load(p + j), d = pj * ((ks_load(pn + j) - loss) * inv);
+        ks_store(dp + j, d);
+        ks_store(pn + j, pj + d);
+    }
+}
+
+/* The same for a row with edges of an intervention. */
+static void row_diff(float *dp, float *pn, const float *p, float *ds, float scale, const float *logp, size_t from, size_t to,
+                     const action *a)
+{
+    const bool set = a->kind == KS_SET, drop = set || a->f == 0;
 
     /* The reference: the key of largest p among those that are not dropped. */
     ks_vf top = ks_splat(-1);
@@ -82,13 +126,12 @@ static void row_diff(float *dp, float *pn, const float *p, float *ds, const floa
     size_t ref = from;
     while (ref + 1 < to && !(p[ref] == p_ref && !(drop && a->mask[ref] != 0))) ref++;
 
-    /* Softmax does not see a common shift: changes are taken against the reference's, and nothing is left to cancel there. */
-    const float ds_ref = ds[ref];
+    const float ds_ref = ds[ref] * scale;
     ks_vf rise = ks_splat(0);
     for (size_t j = from; j < to; j += KS_LANES) {
         ks_vi out = ks_load(logp + j) == -INFINITY;
         if (drop) out |= ks_load(a->mask + j) != 0;
-        const ks_vf d = ks_sel(out, ks_splat(0), ks_load(ds + j) - ds_ref);
+        const ks_vf d = ks_sel(out, ks_splat(0), ks_load(ds + j) * scale - ds_ref);
         ks_store(ds + j, d);
         rise = ks_sel(d > rise, d, rise);
     }
@@ -99,33 +142,26 @@ static void row_diff(float *dp, float *pn, const float *p, float *ds, const floa
         for (size_t u = 0; u < UNIT; u++) {
             const size_t i = j + u * KS_LANES;
             const ks_vf y = ks_v_expm1f(ks_load(ds + i)), pj = ks_load(p + i), py = pj * y, none = ks_splat(0);
+            const ks_vi on = ks_load(a->mask + i) != 0;
             ks_store(pn + i, y);
-            if (!act) {
-                sr.v[u] += py;
-            } else {
-                const ks_vi on = ks_load(a->mask + i) != 0;
-                se.v[u] += ks_sel(on, py, none);
-                sr.v[u] += ks_sel(on, none, py);
-                pe.v[u] += ks_sel(on, pj, none);
-                ps.v[u] += ks_sel(on, none, pj);
-            }
+            se.v[u] += ks_sel(on, py, none);
+            sr.v[u] += ks_sel(on, none, py);
+            pe.v[u] += ks_sel(on, pj, none);
+            ps.v[u] += ks_sel(on, none, pj);
         }
     }
-    const float ye = act ? ks_sum16_total(&se) : 0, yr = ks_sum16_total(&sr);
-    const float edges = act ? ks_sum16_total(&pe) : 0, rest = act ? ks_sum16_total(&ps) : 1; /* all p sum to 1 */
+    const float ye = ks_sum16_total(&se), yr = ks_sum16_total(&sr), edges = ks_sum16_total(&pe), rest = ks_sum16_total(&ps);
 
     /* p'/p - 1 = (w y + gain - loss) / D at edges and at the rest; gain: what the other class hands over. */
-    const float w_edge = act && !set ? a->f : 1, w_rest = set ? (float)(1 - (double)a->n * a->v) : 1;
-    const float before = set ? rest : act ? w_edge * edges + rest : 1, loss = act && !set ? w_edge * ye + yr : yr, D = before + loss;
-    const float gain_edge = act ? a->f_less_1 * rest : 0;
-    const float gain_rest = set ? (float)((double)edges - (double)a->n * a->v) : act ? -a->f_less_1 * edges : 0;
-    if (largest(rise) > LARGE_RISE || D < SMALL_SHARE * before || (drop && rest < SMALL_REST)) {
+    const float w_edge = set ? 1 : a->f, w_rest = set ? (float)(1 - (double)a->n * a->v) : 1;
+    const float before = set ? rest : w_edge * edges + rest, loss = set ? yr : w_edge * ye + yr, D = before + loss;
+    const float gain_edge = a->f_less_1 * rest, gain_rest = set ? (float)((double)edges - (double)a->n * a->v) : -a->f_less_1 * edges;
+    if (!ks_all(rise <= LARGE_RISE) || D < SMALL_SHARE * before || (drop && rest < SMALL_REST)) {
         row_large(dp, pn, p, ds, logp, from, to, a);
     } else {
         for (size_t j = from; j < to; j += KS_LANES) {
             const ks_vf pj = ks_load(p + j), y = ks_load(pn + j);
-            ks_vf n = y * w_rest + gain_rest;
-            if (act) n = ks_sel(ks_load(a->mask + j) != 0, y * w_edge + gain_edge, n);
+            const ks_vf n = ks_sel(ks_load(a->mask + j) != 0, y * w_edge + gain_edge, y * w_rest + gain_rest);
             const ks_vf d = pj * ((n - loss) / D);
             ks_store(dp + j, d);
             ks_store(pn + j, pj + d);
@@ -171,31 +207,51 @@ static size_t visible_edges(const int32_t **first, const ks_edges *e, size_t lo,
 }
 
 /* What the item's intervention does to query t of head h, which sees keys [lo, t]. */
-static action action_of(const ks_branch_item *item, size_t h, size_t lo, size_t t, float *mask)
+static void action_of(action *a, const ks_branch_item *item, size_t h, size_t lo, size_t t, float *mask)
 {
-    action a = {.kind = -1, .f = 1, .mask = mask};
-    if (!item->edges || (item->heads && !item->heads[h])) return a;
-    a.n = visible_edges(&a.edges, item->edges, lo, t);
-    const bool all = a.n == t + 1 - lo;
-    if (!a.n) return a;
+    a->kind = -1;
+    a->n = 0;
+    if (!item->edges || (item->heads && !item->heads[h])) return;
+    const int32_t *edges;
+    const size_t n = visible_edges(&edges, item->edges, lo, t);
+    if (!n) return;
     switch (item->kind) {
     case KS_KNOCKOUT:
-        a.kind = KS_SCALE;
-        a.f = 0;
-        a.f_less_1 = -1;
+        *a = (action){.kind = KS_SCALE, .f = 0, .f_less_1 = -1, .edges = edges, .n = n, .mask = mask};
         break;
     case KS_SCALE:
-        a.f = (float)item->value;
-        a.f_less_1 = (float)(item->value - 1);
-        if (item->value != 1 && !all) a.kind = KS_SCALE; /* a row of nothing but edges stays as it is */
+        if (item->value == 1 || n == t + 1 - lo) return; /* a row of nothing but edges stays as it is */
+        *a =
+            (action){.kind = KS_SCALE, .f = (float)item->value, .f_less_1 = (float)(item->value - 1), .edges = edges, .n = n, .mask = mask};
         break;
     case KS_SET:
-        a.v = item->value;
-        a.kind = KS_SET;
+        *a = (action){.kind = KS_SET, .f = 1, .v = item->value, .edges = edges, .n = n, .mask = mask};
         break;
     }
-    if (a.kind < 0) a.n = 0;
-    return a;
+}
+
+/* Weights w [P] = exp(logp) of a row of the trunk that sees keys [lo, t], and their reference: the first key of largest weight. */
+static size_t trunk_row(float *w, const float *logp, size_t lo, size_t t, size_t P)
+{
+    const size_t from = lo / 16 * 16, to = (size_t)KS_PADDED(t + 1);
+    memset(w, 0, from * sizeof *w);
+    memset(w + to, 0, (P - to) * sizeof *w);
+    ks_vf top = ks_splat(-1);
+    for (size_t j = from; j < to; j += KS_LANES) {
+        const ks_vf x = ks_v_expf(ks_load(logp + j));
+        ks_store(w + j, x);
+        top = ks_sel(x > top, x, top);
+    }
+    const float most = largest(top);
+    size_t ref = from;
+    while (ref + 1 < to && w[ref] != most) ref++;
+    return ref;
+}
+
+/* Asks for n floats from p on, which lie far away. */
+KS_INLINE void fetch(const float *p, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) __builtin_prefetch(p + i);
 }
 
 /* dkt [E, P] = dk transposed and dvp [T, Q] = dv padded: row i of dk and dv (i * ld) at position pos[i]; other positions from in_from on
@@ -207,6 +263,10 @@ static void scatter_inputs(float *restrict dkt, float *restrict dvp, const float
     memset(dvp + in_from * Q, 0, (T - in_from) * Q * sizeof *dvp);
     for (size_t i0 = 0; i0 < n; i0 += 16) {
         const size_t i1 = min_size(n, i0 + 16);
+        for (size_t i = i1; i < min_size(n, i1 + 16); i++) {
+            fetch(dk + i * ld, E);
+            fetch(dv + i * ld, E);
+        }
         for (size_t e = 0; e < E; e++) {
             for (size_t i = i0; i < i1; i++) dkt[e * P + (size_t)pos[i]] = dk[i * ld + e];
         }
@@ -229,12 +289,16 @@ void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, 
     const size_t T = (size_t)trunk->T, P = (size_t)KS_PADDED(T), E = (size_t)p->E, Q = (size_t)KS_PADDED(E), H = (size_t)p->H,
                  G = (size_t)p->G, group = H / G, n_in = (size_t)item->n_in, n_out = (size_t)item->n_out;
     float *kt = scratch, *vp = kt + E * P, *dkt = vp + T * Q, *dvp = dkt + E * P;
-    float *ds = dvp + T * Q, *pn = ds + TILE_ROWS * P, *dp = pn + TILE_ROWS * P, *weights = dp + TILE_ROWS * P, *mask = weights + P;
+    float *ds = dvp + T * Q, *pn = ds + TILE_ROWS * P, *dp = pn + TILE_ROWS * P, *one = dp + TILE_ROWS * P, *mask = one + P;
     float *o = mask + P, *q2 = o + TILE_ROWS * Q, *zero = q2 + TILE_ROWS * Q;
+    int32_t *refs = (int32_t *)(void *)(zero + Q); /* [group, T] of the trunk's rows, -1: not known yet */
+    float *kept = zero + Q + group * T;            /* [group, T, P] weights of the trunk's rows that are known */
+    const bool keep = group * T * P <= KS_ATTENTION_KEPT;
 
     if (cache->row0 != trunk->row0 || cache->g != g) {
         transpose_keys(kt, P, k + ((size_t)trunk->row0 * G + g) * E, G * E, T, E);
         pad_values(vp, Q, v + ((size_t)trunk->row0 * G + g) * E, G * E, T, E);
+        for (size_t r = 0; r < group * T; r++) refs[r] = -1;
         *cache = (ks_attention_cache){trunk->row0, g};
     }
     memset(mask, 0, P * sizeof *mask);
@@ -262,10 +326,9 @@ void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, 
             if (head == 0) {
                 while (in_at < n_in && (size_t)item->in_pos[in_at] < r->t) in_at++;
                 has_dq = in_at < n_in && (size_t)item->in_pos[in_at] == r->t;
-                if (has_dq) { /* dq comes from far: the next row but one */
-                    const uintptr_t ahead = (uintptr_t)(dq + (((size_t)item->q_row + q_at) * H + g * group) * E) + 2 * H * E * sizeof *dq;
-                    for (size_t b = 0; b < group * E * sizeof *dq; b += 64) __builtin_prefetch((const void *)(ahead + b));
-                }
+                float *to = da + (((size_t)item->out_row + i) * H + g * group) * E;
+                for (size_t e = 0; e < group * E; e += 16) __builtin_prefetch(to + e, 1);
+                if (in_at + 2 < n_in) fetch(dq + (((size_t)item->q_row + q_at + 2) * H + g * group) * E, group * E);
             }
             if (has_dq) {
                 r->dq = dq + (((size_t)item->q_row + q_at) * H + r->h) * E;
@@ -273,7 +336,7 @@ void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, 
                 r->q2 = q2 + n * Q;
                 any_dq = true;
             }
-            r->act = action_of(item, r->h, r->lo, r->t, mask);
+            action_of(&r->act, item, r->h, r->lo, r->t, mask);
             alive |= has_dq || r->act.kind >= 0 || in_from <= r->t;
             if (++head == group) {
                 head = 0;
@@ -300,16 +363,17 @@ void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, 
 
         for (size_t r = 0; r < n; r++) {
             const action *act = &row[r].act;
-            const float *lp = logp + (size_t)trunk->logp + (row[r].h * T + row[r].t) * P;
-            float *dsr = ds + r * P, *dpr = dp + r * P, *pnr = pn + r * P;
-            for (size_t j = from; j < to; j += KS_LANES) {
-                const ks_vf l = ks_load(lp + j);
-                ks_store(weights + j, ks_v_expf(l));
-                ks_store(dsr + j, ks_sel(l == -INFINITY, ks_splat(0), ks_load(dsr + j) * p->scale));
+            const size_t t = row[r].t, lo = row[r].lo, at = (row[r].h - g * group) * T + t;
+            const float *lp = logp + (size_t)trunk->logp + (row[r].h * T + t) * P;
+            float *dsr = ds + r * P, *dpr = dp + r * P, *pnr = pn + r * P, *w = keep ? kept + at * P : one;
+            if (!keep || refs[at] < 0) refs[at] = (int32_t)trunk_row(w, lp, lo, t, P);
+            if (act->kind < 0) {
+                row_free(dpr, pnr, w, (size_t)refs[at], dsr, p->scale, lp, lo, t, from, to);
+                continue;
             }
             for (size_t e = 0; e < act->n; e++) mask[act->edges[e]] = 1;
-            if (act->kind >= 0 && act->n == row[r].t + 1 - row[r].lo) row_all_edges(dpr, pnr, weights, from, to, act);
-            else row_diff(dpr, pnr, weights, dsr, lp, from, to, act);
+            if (act->n == t + 1 - lo) row_all_edges(dpr, pnr, w, from, to, act);
+            else row_diff(dpr, pnr, w, dsr, p->scale, lp, from, to, act);
             for (size_t e = 0; e < act->n; e++) mask[act->edges[e]] = 0;
         }
 

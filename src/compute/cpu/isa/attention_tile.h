@@ -1,18 +1,19 @@
-/* attention_tile.h - the products inside attention, four query rows at a time.
+/* attention_tile.h - the products inside attention, six query rows at a time.
  *
  * Every score and every output element is one chain of fused multiply-adds in a lane of its own (scores: ascending head dimension;
  * outputs: ascending key), so neither the rows beside it nor the tile's width show in its bits. */
 #ifndef KS_COMPUTE_CPU_ISA_ATTENTION_TILE_H
 #define KS_COMPUTE_CPU_ISA_ATTENTION_TILE_H
 
+#include "compute/cpu/isa/attention.h"
 #include "compute/cpu/isa/vec.h"
 
 #include <stdbool.h>
 
 enum {
-    TILE_ROWS = 4,
+    TILE_ROWS = KS_ATTENTION_ROWS,
     UNIT = 16 / KS_LANES,                /* vectors in sixteen lanes */
-    TILE_UNITS = KS_LANES == 16 ? 4 : 1, /* 16 of 32 registers hold sums with AVX-512, 8 of 16 with AVX2 */
+    TILE_UNITS = KS_LANES == 16 ? 4 : 1, /* 24 of 32 registers hold sums with AVX-512, 12 of 16 with AVX2 */
 };
 
 KS_INLINE size_t min_size(size_t a, size_t b)
@@ -52,7 +53,17 @@ static void tile(float *s, size_t lds, const float *const a[TILE_ROWS], size_t n
 {
     size_t j = from;
     for (; j + 16 * TILE_UNITS <= to; j += 16 * TILE_UNITS) tile_units(s + j, lds, a, n, b + j, ldb, add, TILE_UNITS);
-    for (; j < to; j += 16) tile_units(s + j, lds, a, n, b + j, ldb, add, 1);
+    switch (TILE_UNITS > 1 ? (to - j) / 16 : 0) {
+    case 3:
+        tile_units(s + j, lds, a, n, b + j, ldb, add, TILE_UNITS - 1);
+        break;
+    case 2:
+        tile_units(s + j, lds, a, n, b + j, ldb, add, TILE_UNITS / 2);
+        break;
+    case 1:
+        tile_units(s + j, lds, a, n, b + j, ldb, add, 1);
+        break;
+    }
 }
 
 /* kt [E, P] = k [T, E] transposed (row j of k at k + j * ldk); columns from T on are 0. */

@@ -144,15 +144,18 @@ typedef struct ks_sum16 {
     ks_vf v[16 / KS_LANES];
 } ks_sum16;
 
-/* (lane i + lane i+8), then +4, +2, +1. */
+/* (lane i + lane i+8), then +4, +2, +1; in registers, because a loop over an array waits for its own stores. */
 KS_INLINE float ks_sum16_total(const ks_sum16 *s)
 {
-    float x[16];
-    memcpy(x, s, sizeof x);
-    for (int h = 8; h > 0; h /= 2) {
-        for (int i = 0; i < h; i++) x[i] += x[i + h];
-    }
-    return x[0];
+    typedef float half __attribute__((vector_size(32)));
+    typedef float quarter __attribute__((vector_size(16)));
+    half h[2];
+    quarter q[2];
+    memcpy(h, s->v, sizeof h);
+    h[0] += h[1];
+    memcpy(q, h, sizeof q);
+    q[0] += q[1];
+    return (q[0][0] + q[0][2]) + (q[0][1] + q[0][3]);
 }
 
 /* The same for doubles. */
