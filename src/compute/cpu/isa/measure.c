@@ -11,18 +11,6 @@ enum { N = KS_LANES / 2, UNITS = 16 / N }; /* doubles of a vector, vectors of a 
 #define HUGE_CHANGE 600.0
 #define LOW -700.0
 
-/* N floats as doubles. */
-KS_INLINE ks_vd widen(const float *p)
-{
-#if KS_LANES == 16
-    return (ks_vd)_mm512_cvtps_pd(_mm256_loadu_ps(p));
-#elif KS_LANES == 8
-    return (ks_vd)_mm256_cvtps_pd(_mm_loadu_ps(p));
-#else
-    return (ks_vd){(double)p[0], (double)p[1]};
-#endif
-}
-
 /* Sixteen elements from x[i] on; beyond n they are `rest`, in buf. */
 KS_INLINE const float *block(const float *x, size_t i, size_t n, float buf[16], float rest)
 {
@@ -92,7 +80,7 @@ void KS_FN(ks_measure_base)(double *p, const float *logits, double lse, size_t V
     float buf[16];
     for (size_t i = 0; i < V; i += 16) {
         const float *l = block(logits, i, V, buf, -INFINITY);
-        for (size_t u = 0; u < UNITS; u++) ks_stored(p + i + u * N, ks_v_exp(widen(l + u * N) - lse));
+        for (size_t u = 0; u < UNITS; u++) ks_stored(p + i + u * N, ks_v_exp(ks_widen(l + u * N) - lse));
     }
 }
 
@@ -154,7 +142,7 @@ static double changed_lse(const float *e, double ref, const float *logits, size_
     for (size_t i = 0; i < V; i += 16) {
         const float *eb = block(e, i, V, bufe, 0), *lb = block(logits, i, V, bufl, -INFINITY);
         for (size_t u = 0; u < UNITS; u++) {
-            const ks_vd z = widen(lb + u * N) + (widen(eb + u * N) - ref);
+            const ks_vd z = ks_widen(lb + u * N) + (ks_widen(eb + u * N) - ref);
             m = ks_seld(z > m, z, m);
         }
     }
@@ -162,7 +150,7 @@ static double changed_lse(const float *e, double ref, const float *logits, size_
     ks_sum16d sum = {{{0}}};
     for (size_t i = 0; i < V; i += 16) {
         const float *eb = block(e, i, V, bufe, 0), *lb = block(logits, i, V, bufl, -INFINITY);
-        for (size_t u = 0; u < UNITS; u++) sum.v[u] += ks_v_exp(widen(lb + u * N) + (widen(eb + u * N) - ref) - most);
+        for (size_t u = 0; u < UNITS; u++) sum.v[u] += ks_v_exp(ks_widen(lb + u * N) + (ks_widen(eb + u * N) - ref) - most);
     }
     return most + ks_v_log(ks_splatd(ks_sum16d_total(&sum)))[0];
 }
@@ -183,7 +171,7 @@ void KS_FN(ks_measure_row)(ks_measure *out, const float *e, const float *logits,
     for (size_t i = 0; i < V; i += 16) {
         const float *eb = block(e, i, V, bufe, e[first]);
         for (size_t u = 0; u < UNITS; u++) {
-            const ks_vd x = widen(eb + u * N) - ref;
+            const ks_vd x = ks_widen(eb + u * N) - ref;
             sum.v[u] += ks_loadd(p + i + u * N) * x;
             most = ks_seld(x > most, x, most);
         }
@@ -200,7 +188,7 @@ void KS_FN(ks_measure_row)(ks_measure *out, const float *e, const float *logits,
         sum = (ks_sum16d){{{0}}};
         for (size_t i = 0; i < V; i += 16) {
             const float *eb = block(e, i, V, bufe, e[first]);
-            for (size_t u = 0; u < UNITS; u++) sum.v[u] += ks_loadd(p + i + u * N) * ks_v_expm1_minus_x(widen(eb + u * N) - ref - mu);
+            for (size_t u = 0; u < UNITS; u++) sum.v[u] += ks_loadd(p + i + u * N) * ks_v_expm1_minus_x(ks_widen(eb + u * N) - ref - mu);
         }
         kl = ks_v_log1p(ks_splatd(ks_sum16d_total(&sum)))[0];
     }
@@ -221,8 +209,8 @@ void KS_FN(ks_measure_row)(ks_measure *out, const float *e, const float *logits,
         const float *eb = block(e, i, V, bufe, e[first]), *lb = block(logits, i, V, bufl, -INFINITY);
         ks_vd change[UNITS], now[UNITS];
         for (int u = 0; u < UNITS; u++) {
-            const ks_vd pv = ks_loadd(p + i + (size_t)u * N), ev = widen(eb + u * N) - ref, log_ratio = ev - mu - kl;
-            now[u] = widen(lb + u * N) + ev;
+            const ks_vd pv = ks_loadd(p + i + (size_t)u * N), ev = ks_widen(eb + u * N) - ref, log_ratio = ev - mu - kl;
+            now[u] = ks_widen(lb + u * N) + ev;
             change[u] = huge ? add_huge(&s, u, pv, ks_v_exp(now[u] - lse), log_ratio) : add_small(&s, u, pv, log_ratio);
         }
         top_block(&s.changed, change, i, V);
@@ -256,7 +244,7 @@ void KS_FN(ks_baseline_row_of)(ks_baseline_row *out, const float *logits, size_t
         const float *l = block(logits, i, V, buf, 0);
         ks_vd x[UNITS];
         for (int u = 0; u < UNITS; u++) {
-            x[u] = widen(l + u * N);
+            x[u] = ks_widen(l + u * N);
             bad += x[u] - x[u]; /* 0, or NaN for an infinity or NaN */
         }
         top_block(&t, x, i, V);
@@ -276,7 +264,7 @@ void KS_FN(ks_baseline_row_of)(ks_baseline_row *out, const float *logits, size_t
     for (size_t i = 0; i < V; i += 16) {
         const float *l = block(logits, i, V, buf, -FLT_MAX);
         for (size_t u = 0; u < UNITS; u++) {
-            const ks_vd x = widen(l + u * N) - most, w = ks_v_exp(x);
+            const ks_vd x = ks_widen(l + u * N) - most, w = ks_v_exp(x);
             const ks_vl tie = x == 0;
             ties.v[u] += ks_seld(tie, ks_splatd(1), ks_splatd(0));
             sum.v[u] += ks_seld(tie, ks_splatd(0), w);

@@ -64,6 +64,30 @@ KS_INLINE void ks_stored(double *p, ks_vd v)
     memcpy(p, &v, sizeof v);
 }
 
+/* KS_LANES / 2 floats as doubles, and back. */
+KS_INLINE ks_vd ks_widen(const float *p)
+{
+#if defined(__AVX512F__)
+    return (ks_vd)_mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+    return (ks_vd)_mm256_cvtps_pd(_mm_loadu_ps(p));
+#else
+    return (ks_vd){(double)p[0], (double)p[1]};
+#endif
+}
+
+KS_INLINE void ks_store_narrow(float *p, ks_vd v)
+{
+#if defined(__AVX512F__)
+    _mm256_storeu_ps(p, _mm512_cvtpd_ps((__m512d)v));
+#elif defined(__AVX2__)
+    _mm_storeu_ps(p, _mm256_cvtpd_ps((__m256d)v));
+#else
+    p[0] = (float)v[0];
+    p[1] = (float)v[1];
+#endif
+}
+
 /* The first n < KS_LANES floats at p, the other lanes `rest`. */
 KS_INLINE ks_vf ks_load_n(const float *p, size_t n, float rest)
 {
@@ -165,12 +189,15 @@ typedef struct ks_sum16d {
 
 KS_INLINE double ks_sum16d_total(const ks_sum16d *s)
 {
-    double x[16];
-    memcpy(x, s, sizeof x);
-    for (int h = 8; h > 0; h /= 2) {
-        for (int i = 0; i < h; i++) x[i] += x[i + h];
-    }
-    return x[0];
+    typedef double half __attribute__((vector_size(64)));
+    typedef double quarter __attribute__((vector_size(32)));
+    half h[2];
+    quarter q[2];
+    memcpy(h, s->v, sizeof h);
+    h[0] += h[1];
+    memcpy(q, h, sizeof q);
+    q[0] += q[1];
+    return (q[0][0] + q[0][2]) + (q[0][1] + q[0][3]);
 }
 
 #endif
