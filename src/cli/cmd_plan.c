@@ -1,5 +1,6 @@
 /* kosweep plan: what would run. */
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/cli.h"
@@ -7,7 +8,6 @@
 #include "sweep/run.h"
 #include "sweep/task.h"
 
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 
