@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that kosweep needs and that are not there yet.
-# Usage: launch/install-packages.sh [tests]   "tests" adds what only the tests need.
+# Usage: launch/install-packages.sh [tests] [lint]   "tests" adds what only the tests need, "lint" what tests/lint.sh needs.
 set -euo pipefail
 packages=(gcc make cmake pkg-config libc6-dev libopenmpi-dev openmpi-bin libhdf5-dev libcjson-dev libgsl-dev libpcre2-dev libutf8proc-dev)
-if [ "${1:-}" = tests ]; then
-    packages+=(libcmocka-dev python3 python3-numpy python3-h5py hdf5-tools shellcheck)
-fi
+for part in "$@"; do
+    case $part in
+    tests) packages+=(libcmocka-dev python3 python3-numpy python3-h5py) ;;
+    lint) packages+=(clang clang-format clang-tidy shellcheck) ;;
+    *)
+        echo "install-packages.sh: tests or lint expected, found $part" >&2
+        exit 2
+        ;;
+    esac
+done
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -23,18 +23,19 @@ int ks_error_context(int code, const char *format, ...) __attribute__((format(pr
 /* The thread's last error text; "" if there was none. Valid until the thread's next failure. */
 const char *ks_error_text(void);
 
-#define KS_TRY(expr)              \
-    do {                          \
-        rc = (expr);              \
-        if (rc) goto done;        \
+#define KS_TRY(expr)       \
+    do {                   \
+        rc = (expr);       \
+        if (rc) goto done; \
     } while (0)
 
-#define KS_REQUIRE(cond, code, ...)               \
-    do {                                          \
-        if (!(cond)) {                            \
-            rc = ks_error((code), __VA_ARGS__);   \
-            goto done;                            \
-        }                                         \
+#define KS_REQUIRE(cond, code, ...)    \
+    do {                               \
+        if (!(cond)) {                 \
+            rc = (code);               \
+            ks_error(rc, __VA_ARGS__); \
+            goto done;                 \
+        }                              \
     } while (0)
 
 #endif

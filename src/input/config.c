@@ -433,8 +433,8 @@ done:
 static int read_config(const cJSON *root, const char *path, ks_config *c)
 {
     static const char *const keys[] = {
-        "models",      "corpus", "groups", "samples", "include_baselines", "special_tokens", "marker", "precision",
-        "save_logits", "floor",  "sweeps", "output",  "backend",           "weights",        "threads",        "memory", NULL};
+        "models", "corpus", "groups", "samples", "include_baselines", "special_tokens", "marker", "precision", "save_logits",
+        "floor",  "sweeps", "output", "backend", "weights",           "threads",        "memory", NULL};
     const ks_json_ctx ctx = {KS_EUSAGE, path};
     int rc = KS_OK;
     char *where = NULL, *output = NULL;

@@ -24,7 +24,8 @@ enum { KS_DEFAULT_RADIUS = 5, KS_MAX_RADIUS = 4096, KS_MAX_THREADS = 4096, KS_MA
 
 /* The words of those values, indexed by them, NULL-terminated: "knockout", "marker-targets", "last", "full" ... */
 extern const char *const ks_kind_names[], *const ks_edges_names[], *const ks_positions_names[];
-extern const char *const ks_special_names[], *const ks_marker_names[], *const ks_precision_names[], *const ks_backend_names[], *const ks_source_names[];
+extern const char *const ks_special_names[], *const ks_marker_names[], *const ks_precision_names[], *const ks_backend_names[],
+                                                                                                        *const ks_source_names[];
 
 typedef struct ks_window {
     int32_t a, b; /* layers, both inclusive */

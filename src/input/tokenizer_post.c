@@ -171,11 +171,11 @@ static int run_template(const processor *t, ks_tok_tokens *tokens)
             whole.list[whole.n - 1] = tokens->list[k];
         }
     }
-    free(tokens->list);
+    const ks_tok_tokens old = *tokens;
     *tokens = whole;
-    whole.list = NULL;
+    whole = old;
 done:
-    free(whole.list);
+    free(whole.list); // NOLINT(clang-analyzer-unix.Malloc): clang 14 loses track of the exchange above
     return rc;
 }
 

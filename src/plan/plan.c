@@ -214,7 +214,7 @@ int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t bud
 
     /* Whole samples first; then finer cuts as long as they shorten the longest rank by more than 2 %. */
     for (int fine = 1; fine <= 64; fine *= 2) {
-        const double max_flops = fine == 1 ? 1e300 : total / ranks / (fine / 2);
+        const double max_flops = fine == 1 ? 1e300 : 2 * total / ranks / fine;
         c.n = 0;
         for (size_t s = 0; s < problem->n_samples; s++) KS_TRY(cut_range(&c, (int32_t)s, 0, n_variants, max_flops, budget));
         const double top = assign(c.units, c.n, load, ranks);

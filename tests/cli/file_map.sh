@@ -19,5 +19,5 @@ faults += [f"README.md: there is no {f}" for f in sorted(set(rows) - files)]
 faults += [f"README.md: two rows for {f}" for f in sorted({f for f in rows if rows.count(f) > 1})]
 if len(files) < 50:
     faults.append(f"only {len(files)} files found: is this the right folder?")
-sys.exit("\n".join(faults))
+sys.exit("\n".join(faults) or 0)
 PY

@@ -40,5 +40,5 @@ for path in sorted([*pathlib.Path("src").rglob("*.[ch]"), *pathlib.Path("analysi
                     faults.append(f"{path}:{number}: {name} belongs to {', '.join(sorted(files))}")
 if seen < 100:
     faults.append(f"only {seen} includes found: is this the right folder?")
-sys.exit("\n".join(faults))
+sys.exit("\n".join(faults) or 0)
 PY

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # kosweep-stats as its users meet it: help, exit codes, messages, files that other programs wrote.
 set -uo pipefail
 work=$(mktemp -d)

@@ -86,7 +86,7 @@ static void cpu_close(ks_device *dev)
 static void processor_name(char name[49])
 {
     unsigned r[12] = {0};
-    if (__get_cpuid_max(0x80000000u, NULL) >= 0x80000004u) {
+    if ((unsigned)__get_cpuid_max(0x80000000u, NULL) >= 0x80000004u) {
         for (unsigned i = 0; i < 3; i++) __get_cpuid(0x80000002u + i, r + 4 * i, r + 4 * i + 1, r + 4 * i + 2, r + 4 * i + 3);
     }
     memcpy(name, r, 48);
