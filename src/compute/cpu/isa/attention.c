@@ -17,7 +17,7 @@ static void softmax_row(float *w, float *logp, float *s, size_t lo, size_t t, si
     for (size_t j = lo16; j < to; j += KS_LANES) {
         const ks_vf x = ks_load(s + j) * scale;
         ks_store(s + j, x);
-        top = ks_sel(x > top, x, top);
+        top = ks_max(x, top);
     }
     float m = top[0];
     for (size_t l = 1; l < KS_LANES; l++) m = top[l] > m ? top[l] : m;

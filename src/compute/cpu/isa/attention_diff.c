@@ -45,7 +45,7 @@ static void row_large(float *dp, float *pn, const float *p, const float *ds, con
         ks_vf t = ks_load(logp + j) + ks_load(ds + j);
         if (drop) t = ks_sel(ks_load(a->mask + j) != 0, ks_splat(-INFINITY), t);
         ks_store(pn + j, t);
-        top = ks_sel(t > top, t, top);
+        top = ks_max(t, top);
     }
     const float m = largest(top);
     ks_sum16 sum = {{{0}}};
@@ -92,7 +92,7 @@ static void row_free(float *dp, float *pn, const float *p, size_t ref, float *ds
             const ks_vf d = ks_sel(visible(j, u, lo, t), ks_load(ds + i) * scale - ds_ref, ks_splat(0)), y = ks_v_expm1f(d);
             ks_store(ds + i, d);
             ks_store(pn + i, y);
-            rise = ks_sel(d > rise, d, rise);
+            rise = ks_max(d, rise);
             sum.v[u] += ks_load(p + i) * y;
         }
     }
@@ -120,7 +120,7 @@ static void row_diff(float *dp, float *pn, const float *p, float *ds, float scal
     for (size_t j = from; j < to; j += KS_LANES) {
         ks_vf x = ks_load(p + j);
         if (drop) x = ks_sel(ks_load(a->mask + j) != 0, ks_splat(-1), x);
-        top = ks_sel(x > top, x, top);
+        top = ks_max(x, top);
     }
     const float p_ref = largest(top);
     size_t ref = from;
@@ -133,7 +133,7 @@ static void row_diff(float *dp, float *pn, const float *p, float *ds, float scal
         if (drop) out |= ks_load(a->mask + j) != 0;
         const ks_vf d = ks_sel(out, ks_splat(0), ks_load(ds + j) * scale - ds_ref);
         ks_store(ds + j, d);
-        rise = ks_sel(d > rise, d, rise);
+        rise = ks_max(d, rise);
     }
 
     /* pn holds y = expm1(d); sums of p y and of p, over edges and over the rest. */
@@ -240,7 +240,7 @@ static size_t trunk_row(float *w, const float *logp, size_t lo, size_t t, size_t
     for (size_t j = from; j < to; j += KS_LANES) {
         const ks_vf x = ks_v_expf(ks_load(logp + j));
         ks_store(w + j, x);
-        top = ks_sel(x > top, x, top);
+        top = ks_max(x, top);
     }
     const float most = largest(top);
     size_t ref = from;
@@ -261,23 +261,22 @@ static void scatter_inputs(float *restrict dkt, float *restrict dvp, const float
 {
     for (size_t e = 0; e < E; e++) memset(dkt + e * P + in_from, 0, (P - in_from) * sizeof *dkt);
     memset(dvp + in_from * Q, 0, (T - in_from) * Q * sizeof *dvp);
-    for (size_t i0 = 0; i0 < n; i0 += 16) {
-        const size_t i1 = min_size(n, i0 + 16);
-        for (size_t i = i1; i < min_size(n, i1 + 16); i++) {
-            fetch(dk + i * ld, E);
-            fetch(dv + i * ld, E);
+    for (size_t i = 0, m; i < n; i += m) {
+        m = i + 4 <= n && pos[i + 3] == pos[i] + 3 ? 4 : 1;
+        for (size_t a = i + 12; a < min_size(n, i + 12 + m); a++) {
+            fetch(dk + a * ld, E);
+            fetch(dv + a * ld, E);
         }
-        for (size_t e = 0; e < E; e++) {
-            for (size_t i = i0; i < i1; i++) dkt[e * P + (size_t)pos[i]] = dk[i * ld + e];
-        }
-        for (size_t i = i0; i < i1; i++) memcpy(dvp + (size_t)pos[i] * Q, dv + i * ld, E * sizeof *dv);
+        transpose_rows(dkt + pos[i], P, dk + i * ld, ld, m, E);
+        for (size_t r = i; r < i + m; r++) memcpy(dvp + (size_t)pos[r] * Q, dv + r * ld, E * sizeof *dv);
     }
 }
 
 /* One output row: position number i, query t of head h, which sees keys [lo, t]. */
 typedef struct out_row {
     size_t i, t, h, lo;
-    const float *q2, *dq; /* q + dq, dq */
+    size_t at;                   /* row of weights kept */
+    const float *q2, *dq, *logp; /* q + dq, dq, the trunk's log weights */
     action act;
 } out_row;
 
@@ -336,6 +335,9 @@ void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, 
                 r->q2 = q2 + n * Q;
                 any_dq = true;
             }
+            r->at = head * T + r->t;
+            r->logp = logp + (size_t)trunk->logp + (r->h * T + r->t) * P;
+            if (!keep || refs[r->at] < 0) fetch(r->logp, r->t + 1);
             action_of(&r->act, item, r->h, r->lo, r->t, mask);
             alive |= has_dq || r->act.kind >= 0 || in_from <= r->t;
             if (++head == group) {
@@ -363,8 +365,8 @@ void KS_FN(ks_attention_diff_head)(float *da, const float *dq, const float *dk, 
 
         for (size_t r = 0; r < n; r++) {
             const action *act = &row[r].act;
-            const size_t t = row[r].t, lo = row[r].lo, at = (row[r].h - g * group) * T + t;
-            const float *lp = logp + (size_t)trunk->logp + (row[r].h * T + t) * P;
+            const size_t t = row[r].t, lo = row[r].lo, at = row[r].at;
+            const float *lp = row[r].logp;
             float *dsr = ds + r * P, *dpr = dp + r * P, *pnr = pn + r * P, *w = keep ? kept + at * P : one;
             if (!keep || refs[at] < 0) refs[at] = (int32_t)trunk_row(w, lp, lo, t, P);
             if (act->kind < 0) {

@@ -66,18 +66,31 @@ static void tile(float *s, size_t lds, const float *const a[TILE_ROWS], size_t n
     }
 }
 
+/* to[e][0 .. n) = from[0 .. n)[e] for n <= 4 rows of E floats. */
+KS_INLINE void transpose_rows(float *restrict to, size_t ldt, const float *restrict from, size_t ldf, size_t n, size_t E)
+{
+    size_t e = 0;
+    for (; n == 4 && e + 4 <= E; e += 4) {
+        __m128 a = _mm_loadu_ps(from + e), b = _mm_loadu_ps(from + ldf + e), c = _mm_loadu_ps(from + 2 * ldf + e),
+               d = _mm_loadu_ps(from + 3 * ldf + e);
+        _MM_TRANSPOSE4_PS(a, b, c, d);
+        _mm_storeu_ps(to + e * ldt, a);
+        _mm_storeu_ps(to + (e + 1) * ldt, b);
+        _mm_storeu_ps(to + (e + 2) * ldt, c);
+        _mm_storeu_ps(to + (e + 3) * ldt, d);
+    }
+    for (; e < E; e++) {
+        for (size_t i = 0; i < n; i++) to[e * ldt + i] = from[i * ldf + e];
+    }
+}
+
 /* kt [E, P] = k [T, E] transposed (row j of k at k + j * ldk); columns from T on are 0. */
 static void transpose_keys(float *restrict kt, size_t P, const float *restrict k, size_t ldk, size_t T, size_t E)
 {
     for (size_t e = 0; e < E; e++) {
         for (size_t j = T; j < P; j++) kt[e * P + j] = 0;
     }
-    for (size_t j0 = 0; j0 < T; j0 += 16) {
-        const size_t n = T - j0 < 16 ? T - j0 : 16;
-        for (size_t e = 0; e < E; e++) {
-            for (size_t j = 0; j < n; j++) kt[e * P + j0 + j] = k[(j0 + j) * ldk + e];
-        }
-    }
+    for (size_t j = 0; j < T; j += 4) transpose_rows(kt + j, P, k + j * ldk, ldk, min_size(4, T - j), E);
 }
 
 /* vp [T, Q] = v [T, E] (row j at v + j * ldv), padded with 0. */

@@ -12,9 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX2__)
 #include <immintrin.h>
-#endif
 
 #if defined(__AVX512F__)
 #define KS_LANES 16
@@ -135,6 +133,51 @@ KS_INLINE ks_vd ks_fmad(ks_vd a, ks_vd b, ks_vd c)
 #else
     for (int i = 0; i < KS_LANES / 2; i++) c[i] = __builtin_fma(a[i], b[i], c[i]);
     return c;
+#endif
+}
+
+/* a > b ? a : b and a < b ? a : b, so that b passes where either is NaN. */
+KS_INLINE ks_vf ks_max(ks_vf a, ks_vf b)
+{
+#if defined(__AVX512F__)
+    return (ks_vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (ks_vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return (ks_vf)_mm_max_ps((__m128)a, (__m128)b);
+#endif
+}
+
+KS_INLINE ks_vf ks_min(ks_vf a, ks_vf b)
+{
+#if defined(__AVX512F__)
+    return (ks_vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (ks_vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return (ks_vf)_mm_min_ps((__m128)a, (__m128)b);
+#endif
+}
+
+KS_INLINE ks_vd ks_maxd(ks_vd a, ks_vd b)
+{
+#if defined(__AVX512F__)
+    return (ks_vd)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif defined(__AVX2__)
+    return (ks_vd)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
+    return (ks_vd)_mm_max_pd((__m128d)a, (__m128d)b);
+#endif
+}
+
+KS_INLINE ks_vd ks_mind(ks_vd a, ks_vd b)
+{
+#if defined(__AVX512F__)
+    return (ks_vd)_mm512_min_pd((__m512d)a, (__m512d)b);
+#elif defined(__AVX2__)
+    return (ks_vd)_mm256_min_pd((__m256d)a, (__m256d)b);
+#else
+    return (ks_vd)_mm_min_pd((__m128d)a, (__m128d)b);
 #endif
 }
 

@@ -62,14 +62,12 @@ KS_INLINE ks_vd ks_polyd(ks_vd x, int n, const double *c)
 /* NaN passes. */
 KS_INLINE ks_vf ks_clamp(ks_vf x, float low, float high)
 {
-    x = ks_sel(x < low, ks_splat(low), x);
-    return ks_sel(x > high, ks_splat(high), x);
+    return ks_min(ks_splat(high), ks_max(ks_splat(low), x));
 }
 
 KS_INLINE ks_vd ks_clampd(ks_vd x, double low, double high)
 {
-    x = ks_seld(x < low, ks_splatd(low), x);
-    return ks_seld(x > high, ks_splatd(high), x);
+    return ks_mind(ks_splatd(high), ks_maxd(ks_splatd(low), x));
 }
 
 KS_INLINE ks_vf ks_abs(ks_vf x)
