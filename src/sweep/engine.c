@@ -291,7 +291,7 @@ int ks_engine_pass(const ks_job *job, const ks_unit *units, size_t n, const ks_s
     KS_TRY(begin(p));
     for (p->layer = 0; p->layer < p->a->L; p->layer++) {
         KS_TRY(run_layer(p));
-        if (sink->progress) sink->progress(sink->ctx, (p->layer + 1.0) / (p->a->L + 1.0));
+        if (sink->progress) KS_TRY(sink->progress(sink->ctx, (p->layer + 1.0) / (p->a->L + 1.0)));
     }
     KS_TRY(ks_pass_measure(p));
 done:

@@ -24,8 +24,8 @@ typedef struct ks_sink {
     int (*baseline)(void *ctx, int32_t sample, const ks_baseline *b, const float *logits, const double *strength, double uniform);
     /* positions [T] with KS_POSITIONS_ALL, else NULL. */
     int (*cell)(void *ctx, int32_t sample, int32_t variant, const ks_cell *c, const ks_position_cell *positions);
-    /* share of the pass that is done, 0..1; may be NULL */
-    void (*progress)(void *ctx, double share);
+    /* After every layer; share of the pass that is done, 0..1. May be NULL. */
+    int (*progress)(void *ctx, double share);
 } ks_sink;
 
 typedef struct ks_job {

@@ -238,7 +238,7 @@ int ks_pass_measure(ks_pass *p)
         KS_TRY(emit_cells(p, &p->units[i], &branch, &row, rows, n, m, base, &floor));
         if (p->units[i].unit->first) KS_TRY(emit_baseline(p, &p->units[i], base, floor));
     }
-    if (p->sink->progress) p->sink->progress(p->sink->ctx, 1.0);
+    if (p->sink->progress) KS_TRY(p->sink->progress(p->sink->ctx, 1.0));
 done:
     free(base);
     free(rows);

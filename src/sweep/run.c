@@ -36,6 +36,7 @@ typedef struct collector {
     int64_t cells, cells_done;
     double begin, own_done, own_total; /* seconds; FLOPs of root's own passes */
     double pass_flops;
+    bool rank_failed; /* another rank's message is the error */
 } collector;
 
 static int map_places(collector *c)
@@ -72,11 +73,6 @@ static void show_progress(collector *c, double share_of_pass)
     const double left = spent / done - spent;
     ks_log_progress("%s: %3.0f %%, %.1f cells/s, %d:%02d left", c->task->name, 100 * done, done * (double)c->cells / spent,
                     (int)(left / 60), (int)left % 60);
-}
-
-static void progress(void *ctx, double share)
-{
-    show_progress(ctx, share);
 }
 
 static int store_baseline(void *ctx, int32_t sample, const ks_baseline *b, const float *logits, const double *strength, double uniform)
@@ -182,6 +178,7 @@ static int take_message(collector *c, int from, ks_wire *w)
             KS_TRY(KS_TAKE(w, code));
             KS_TRY(KS_TAKE(w, text));
             KS_TRY(KS_TAKE(w, host));
+            c->rank_failed = true;
             rc = ks_error(code, "rank %d on %.255s: %.1023s", from, host, text);
             goto done;
         }
@@ -234,6 +231,13 @@ done:
     return rc;
 }
 
+/* Root, after every layer of its own passes: what the others have sent is taken soon, and a rank that fails is heard of. */
+static int progress(void *ctx, double share)
+{
+    show_progress(ctx, share);
+    return gather(ctx, false);
+}
+
 /* A baseline that is not finite comes from the weights or from an overflow: say which. */
 static int explain_not_finite(const ks_task *t, int rc)
 {
@@ -265,7 +269,7 @@ static int compute(collector *c, const ks_backend *be, ks_device *dev)
         for (; i + n < t->plan->n_units && u[n].rank == u->rank && u[n].pass == u->pass; n++) c->pass_flops += u[n].flops;
         if (u->rank == ks_comm_rank()) {
             rc = ks_engine_pass(&job, u, n, &sink);
-            if (rc == KS_EINPUT) rc = explain_not_finite(t, rc);
+            if (rc == KS_EINPUT && !c->rank_failed) rc = explain_not_finite(t, rc);
             if (rc) goto done;
             c->own_done += c->pass_flops;
             KS_TRY(root ? gather(c, false) : send_wire(c));
