@@ -9,6 +9,7 @@ models=$KS_ROOT/tests/goldens/models
 cat >"$work/config.json" <<JSON
 {"models": [{"path": "$models/a_qwen2"}], "corpus": "$KS_ROOT/tests/goldens/corpus/a_qwen2.json", "marker": "span", "save_logits": true,
  "sweeps": [{"name": "triangle", "windows": "all", "edges": "all-marker"},
+            {"name": "windows", "windows": "all"},
             {"name": "layers", "windows": "each-layer", "positions": "all"},
             {"name": "heads", "windows": "each-layer", "heads": "each"},
             {"name": "dose", "windows": [[1, 2]], "kind": "scale", "values": [0.5, 2]},
@@ -39,4 +40,12 @@ for isa in generic avx2 avx512; do
     echo "not on this processor: $isa"
 done
 $python "$KS_ROOT/tests/tools/same_results.py" "$work/reference/one.h5" "$work"/*.h5
+# A sweep alone gives what it gives beside others that share its branches.
+cat >"$work/alone.json" <<JSON
+{"models": [{"path": "$models/a_qwen2"}], "corpus": "$KS_ROOT/tests/goldens/corpus/a_qwen2.json", "marker": "span",
+ "sweeps": [{"name": "windows", "windows": "all"}]}
+JSON
+"$KOSWEEP" run "$work/alone.json" --threads 1 --quiet --output "$work/reference/alone.h5" >/dev/null
+$python "$KS_ROOT/tests/tools/same_results.py" --within "$work/reference/alone.h5" "$work/reference/one.h5"
+
 "$KOSWEEP" plan "$work/config.json" --memory 51500K --json | grep -q '"passes":[2-9]' || { echo "the small budget did not need several passes"; exit 1; }

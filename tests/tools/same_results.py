@@ -2,6 +2,7 @@
 """Compare result files bit for bit: every attribute and dataset outside /provenance.
 
 usage: same_results.py REFERENCE.h5 OTHER.h5 ...      exit 1 and the first differences where they are not the same
+       same_results.py --within SMALL.h5 LARGE.h5     every sweep of SMALL stands in LARGE with the same bits
        same_results.py --self-test FILE.h5            checks that this comparison finds a single changed element
 """
 import shutil
@@ -52,9 +53,21 @@ def self_test(path):
     print("self-test: one changed bit is found at the first, middle and last element")
 
 
+def within(small, large):
+    sweeps = {k: v for k, v in contents(small).items() if "/sweeps/" in k}
+    other = contents(large)
+    different = [k for k in sweeps if sweeps[k] != other.get(k)]
+    assert sweeps, "no sweep in " + small
+    if different:
+        sys.exit(f"{small} and {large} differ in {', '.join(different[:5])}")
+    print(f"{len(sweeps)} attributes and datasets of {small} stand in {large} with the same bits")
+
+
 def main():
     if sys.argv[1] == "--self-test":
         return self_test(sys.argv[2])
+    if sys.argv[1] == "--within":
+        return within(sys.argv[2], sys.argv[3])
     reference = contents(sys.argv[1])
     failed = False
     for path in sys.argv[2:]:
