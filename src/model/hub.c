@@ -131,7 +131,11 @@ done:
 
 int ks_hub_find(char **dir, const char *dir_or_id, const char *revision)
 {
-    if (!is_directory(dir_or_id)) return ks_hub_resolve(dir, dir_or_id, revision);
+    if (!is_directory(dir_or_id)) {
+        if (!plain_name(dir_or_id, 1))
+            return ks_error(KS_EINPUT, "there is no directory %s, and a model id is such as Qwen/Qwen2.5-Coder-3B", dir_or_id);
+        return ks_hub_resolve(dir, dir_or_id, revision);
+    }
     if (revision) return ks_error(KS_EUSAGE, "%s is a directory: a revision (\"%s\") belongs to a model id", dir_or_id, revision);
     *dir = ks_strdup(dir_or_id);
     return *dir ? KS_OK : KS_EMACHINE;

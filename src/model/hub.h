@@ -8,7 +8,8 @@
  * there. */
 int ks_hub_resolve(char **dir, const char *id, const char *revision);
 
-/* The same for what a user typed: an existing directory is taken as it is (revision must then be NULL), anything else is an id. */
+/* The same for what a user typed: an existing directory is taken as it is (revision must then be NULL), anything else is an id; what can
+ * be neither is KS_EINPUT. */
 int ks_hub_find(char **dir, const char *dir_or_id, const char *revision);
 
 #endif

@@ -39,7 +39,7 @@ expect 2 'DIR or ID is expected'
 expect 2 'unknown option --jsno; did you mean --json' --jsno "$models/a_qwen2"
 expect 2 'one DIR or ID' "$models/a_qwen2" "$models/b_qwen2_tied"
 expect 2 'revision' "$models/a_qwen2" --revision main
-expect 2 'neither a directory nor a model id' ../nowhere/at/all
+expect 3 'there is no directory' ../nowhere/at/all
 expect 3 'not in the hub cache' org/tiny
 expect 3 'config.json: cannot be opened' "$models"
 
