@@ -193,6 +193,14 @@ done:
     return rc;
 }
 
+void ks_model_drop_pages(const ks_model *m)
+{
+    for (int i = 0; i < ks_st_files(m->st); i++) {
+        const ks_st_file *f = ks_st_file_at(m->st, i);
+        madvise((void *)(uintptr_t)f->map, (size_t)f->bytes, MADV_DONTNEED);
+    }
+}
+
 int ks_model_open(ks_model **out, const char *dir)
 {
     int rc = KS_OK;
@@ -204,11 +212,7 @@ int ks_model_open(ks_model **out, const char *dir)
     KS_TRY(bind_all(m, ks_family_find(m->arch->family)));
     KS_TRY(check_second_head(m));
     KS_TRY(check_dtype(m));
-    /* Headers and vectors were read through the maps: give the pages back, so that a streamed model holds only its buffers. */
-    for (int i = 0; i < ks_st_files(m->st); i++) {
-        const ks_st_file *f = ks_st_file_at(m->st, i);
-        madvise((void *)(uintptr_t)f->map, (size_t)f->bytes, MADV_DONTNEED);
-    }
+    ks_model_drop_pages(m); /* headers and vectors were read through the maps */
     for (const char *line = m->arch->warnings; *line;) {
         const size_t n = strcspn(line, "\n");
         ks_log(KS_LOG_WARN, "%s: %.*s", dir, (int)n, line);

@@ -30,6 +30,10 @@ typedef struct ks_model ks_model;
 int ks_model_open(ks_model **out, const char *dir);
 void ks_model_close(ks_model *m); /* NULL is fine */
 
+/* Gives the mapped pages that were touched back to the system, so that a streamed model holds only its buffers. What is touched again comes
+ * back from the file: nothing that was read becomes invalid. */
+void ks_model_drop_pages(const ks_model *m);
+
 const ks_arch *ks_model_arch(const ks_model *m);
 const char *ks_model_dir(const ks_model *m);
 const ks_st *ks_model_files(const ks_model *m);

@@ -340,6 +340,7 @@ int ks_weights_acquire(ks_weights *w, int32_t layer, ks_layer *out)
     *out = *ks_model_layer(w->m, layer);
     if (w->source != KS_WEIGHTS_STREAMED) return check_files(w);
     KS_TRY(hold(w, layer, &data));
+    if (layer == 0) ks_model_drop_pages(w->m); /* a pass begins by looking up embeddings in the map */
     for (int i = 0; i < MATRICES; i++) {
         ks_tensor *t = matrix(out, i);
         const int64_t bytes = tensor_bytes(t);

@@ -4,6 +4,7 @@
 #include "model/hub.h"
 #include "sweep/comm.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -123,13 +124,13 @@ int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corp
     if (t->ref->path) KS_GET(t->dir, ks_strdup(t->ref->path));
     else KS_TRY(ks_hub_resolve(&t->dir, t->ref->id, t->ref->revision));
     KS_TRY(open_model(t));
-    if (t->problem.arch->warnings && t->problem.arch->warnings[0]) ks_log(KS_LOG_WARN, "%s: %s", t->name, t->problem.arch->warnings);
 
     KS_TRY(ks_samples_need_tokenizer(&need_tokenizer, corpus, cfg));
     KS_GET(path, ks_format("%s/tokenizer.json", t->dir));
     if (need_tokenizer || access(path, R_OK) == 0) KS_TRY(ks_tokenizer_load(&t->tokenizer, t->dir));
     KS_TRY(ks_samples_resolve(&t->samples, corpus, cfg, t->tokenizer, t->problem.arch->V));
     KS_TRY(copy_tokens(t));
+    malloc_trim(0); /* a tokenizer's JSON takes several times what is kept of it */
     KS_TRY(ks_grid_new(&t->grid, cfg->sweeps, cfg->n_sweeps, t->problem.arch->L, t->problem.arch->H));
     t->problem.grid = t->grid;
     KS_TRY(make_geometry(t));
