@@ -28,7 +28,7 @@ refused 2 'no command' ranks "$KOSWEEP"
 refused 2 '"runn"' ranks "$KOSWEEP" runn
 KOSWEEP_HOME=$KS_ROOT refused 2 '\-\-outptu' ranks "$KOSWEEP" demo --outptu
 refused 3 'nowhere.json' ranks "$KOSWEEP" plan --model "$model" --corpus "$work/nowhere.json"
-refused 2 'nowhere' ranks "$KOSWEEP" model "$work/nowhere"
+refused 3 'nowhere' ranks "$KOSWEEP" model "$work/nowhere"
 [ "$(ranks "$KOSWEEP" plan --model "$model" --corpus "$corpus" --json | wc -l)" = 1 ] || complain "plan does not print once"
 [ "$(ranks "$KOSWEEP" --version | wc -l)" = 1 ] || complain "--version does not print once"
 [ "$(ranks "$KOSWEEP" run --help | grep -c '^usage')" = 1 ] || complain "--help does not print once"
