@@ -39,7 +39,7 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static void add_branches(ks_pass_size *s, const ks_problem *problem, const ks_unit *u, const ks_branches *b)
+void ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u, const ks_branches *b)
 {
     const int64_t T = problem->geometry[u->sample]->T;
     s->trunk_rows += T;
@@ -51,15 +51,9 @@ static void add_branches(ks_pass_size *s, const ks_problem *problem, const ks_un
     s->measure_chunk = min64(s->measured_rows, max64(MEASURE_MIN, min64(MEASURE_MAX, MEASURE_BYTES / (4 * (int64_t)problem->arch->V))));
 }
 
-int ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u)
+int ks_unit_branches(ks_branches **out, const ks_problem *problem, const ks_unit *u)
 {
-    int rc = KS_OK;
-    ks_branches *b = NULL;
-    KS_TRY(ks_branches_new(&b, problem->geometry[u->sample], problem->grid, u->v0, u->v1, problem->floor && u->first));
-    add_branches(s, problem, u, b);
-done:
-    ks_branches_free(b);
-    return rc;
+    return ks_branches_new(out, problem->geometry[u->sample], problem->grid, u->v0, u->v1, problem->floor && u->first);
 }
 
 /* The arrays of sweep/engine.c, one term each, in its order. */
@@ -100,9 +94,9 @@ static int unit_cost(const ks_problem *problem, ks_unit *u, int64_t *bytes)
     ks_branches *b = NULL;
     const ks_geometry *g = problem->geometry[u->sample];
     ks_pass_size size = {0};
-    KS_TRY(ks_branches_new(&b, g, problem->grid, u->v0, u->v1, problem->floor && u->first));
+    KS_TRY(ks_unit_branches(&b, problem, u));
     u->flops = b->flops + ks_trunk_flops(g, ks_unit_all_positions(problem->grid, u) ? g->T : 1);
-    add_branches(&size, problem, u, b);
+    ks_pass_size_add(&size, problem, u, b);
     *bytes = ks_pass_bytes(&size, problem->arch);
 done:
     ks_branches_free(b);
@@ -175,25 +169,31 @@ static double assign(ks_unit *units, size_t n, double *load, int ranks)
     return top;
 }
 
-/* Greedy passes of each rank's units, in order. */
+/* Greedy passes of each rank's units, in order; and the plan's sums. */
 static int group_passes(ks_plan *p, const ks_problem *problem, int64_t budget)
 {
     int rc = KS_OK;
     ks_pass_size size = {0};
     for (size_t i = 0; i < p->n_units; i++) {
         ks_unit *u = &p->units[i];
+        ks_branches *b = NULL;
+        KS_TRY(ks_unit_branches(&b, problem, u));
         const bool fresh = i == 0 || p->units[i - 1].rank != u->rank;
         ks_pass_size with = fresh ? (ks_pass_size){0} : size;
-        KS_TRY(ks_pass_size_add(&with, problem, u));
+        ks_pass_size_add(&with, problem, u, b);
         const bool fits = ks_pass_bytes(&with, problem->arch) <= budget;
         u->pass = fresh ? 0 : p->units[i - 1].pass + !fits;
         if (!fresh && !fits) {
             with = (ks_pass_size){0};
-            KS_TRY(ks_pass_size_add(&with, problem, u));
+            ks_pass_size_add(&with, problem, u, b);
         }
         size = with;
         p->peak_bytes = max64(p->peak_bytes, ks_pass_bytes(&size, problem->arch));
         p->rank_passes[u->rank] = u->pass + 1;
+        p->branches += (int64_t)b->n;
+        p->rows += b->rows;
+        p->flops += u->flops;
+        ks_branches_free(b);
     }
 done:
     return rc;
@@ -233,15 +233,6 @@ int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t bud
     qsort(p->units, p->n_units, sizeof *p->units, by_rank);
     KS_TRY(group_passes(p, problem, budget));
 
-    for (size_t i = 0; i < p->n_units; i++) {
-        const ks_unit *u = &p->units[i];
-        ks_branches *b = NULL;
-        KS_TRY(ks_branches_new(&b, problem->geometry[u->sample], problem->grid, u->v0, u->v1, problem->floor && u->first));
-        p->branches += (int64_t)b->n;
-        p->rows += b->rows;
-        p->flops += u->flops;
-        ks_branches_free(b);
-    }
     p->cells = (int64_t)problem->n_samples * n_variants;
     for (size_t s = 0; s < problem->n_samples; s++) p->plain_flops += 2 * ks_forward_flops(problem->geometry[s]) * n_variants;
 done:

@@ -52,8 +52,10 @@ typedef struct ks_plan {
 int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t budget);
 void ks_plan_free(ks_plan *p);
 
-/* Adds a unit to a pass's sizes. */
-int ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u);
+/* Adds a unit with its branches to a pass's sizes. */
+void ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u, const ks_branches *b);
+/* The unit's branches; free with ks_branches_free. */
+int ks_unit_branches(ks_branches **out, const ks_problem *problem, const ks_unit *u);
 int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a);
 
 /* Whether the sample's trunk is measured at every position (a variant of the unit asks for it) or at the last. */

@@ -93,8 +93,8 @@ static int place_units(ks_pass *p, const ks_unit *units)
         u->item = (ks_attention_item){p->size.trunk_rows, u->g->T, p->size.logp};
         u->base_row = p->size.base_rows;
         if (u->unit->first) KS_NEW(u->strength, (size_t)p->a->L * (size_t)p->a->H);
-        KS_TRY(ks_branches_new(&u->branches, u->g, problem->grid, u->unit->v0, u->unit->v1, problem->floor && u->unit->first));
-        KS_TRY(ks_pass_size_add(&p->size, problem, u->unit));
+        KS_TRY(ks_unit_branches(&u->branches, problem, u->unit));
+        ks_pass_size_add(&p->size, problem, u->unit, u->branches);
         p->n_branches += u->branches->n;
     }
 done:

@@ -222,7 +222,10 @@ static void units_cover_the_grid_once(void **state)
                 ks_pass_size size = {0};
                 for (; i < p->n_units && p->units[i].rank == u->rank && p->units[i].pass == u->pass; i++) {
                     const ks_unit *x = &p->units[i];
-                    assert_int_equal(ks_pass_size_add(&size, &problem, x), KS_OK);
+                    ks_branches *b;
+                    assert_int_equal(ks_unit_branches(&b, &problem, x), KS_OK);
+                    ks_pass_size_add(&size, &problem, x, b);
+                    ks_branches_free(b);
                     for (int32_t v = x->v0; v < x->v1; v++) seen[x->sample][v]++;
                     first[x->sample] += x->first;
                     flops[x->rank] += x->flops;
