@@ -124,13 +124,6 @@ void ks_rows_step(const ks_geometry *g, int edges, int positions, int32_t l, uin
     }
 }
 
-int32_t ks_rows_first_layer(const ks_geometry *g, int edges, int32_t a, int32_t b)
-{
-    for (int32_t l = a; l <= b; l++)
-        if (g->row_edges[edges][l]) return l;
-    return -1;
-}
-
 int ks_rows_status(const ks_geometry *g, const ks_mask *m, const ks_variant *v)
 {
     int status = KS_CELL_NOTHING;

@@ -41,9 +41,6 @@ void ks_geometry_free(ks_geometry *g);
  * edges: KS_EDGES_* where the intervention acts in this layer, -1 where not. */
 void ks_rows_step(const ks_geometry *g, int edges, int positions, int32_t l, uint64_t *set);
 
-/* First layer of the window in which an edge is visible; -1 if there is none (nothing to remove). */
-int32_t ks_rows_first_layer(const ks_geometry *g, int edges, int32_t a, int32_t b);
-
 /* The status that a variant has by its geometry alone: KS_CELL_DONE, KS_CELL_EMPTY_ROW, KS_CELL_NOTHING, or KS_CELL_NOT_FINITE where
  * `set` asks for more than the whole row. */
 int ks_rows_status(const ks_geometry *g, const ks_mask *m, const ks_variant *v);

@@ -24,9 +24,8 @@ typedef struct pending {
 
 static struct {
     bool mpi;
-    int rank, size, local_rank, local_size;
+    int rank, size, local_size;
     pending *sent;
-    char about[MPI_MAX_LIBRARY_VERSION_STRING + 64];
 } comm = {.size = 1, .local_size = 1};
 
 static int mpi_failed(int code, const char *statement)
@@ -47,26 +46,19 @@ static int mpi_failed(int code, const char *statement)
     } while (0)
 
 /* A launcher leaves its mark in the environment; without one MPI's start would only cost time. */
-static const char *launcher(void)
+static bool launched(void)
 {
-    static const char *const marks[][2] = {{"OMPI_COMM_WORLD_SIZE", "mpirun (Open MPI)"},
-                                           {"PMIX_RANK", "a PMIx launcher"},
-                                           {"PMI_RANK", "a PMI launcher"},
-                                           {"PMI_SIZE", "a PMI launcher"}};
-    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++)
-        if (getenv(marks[i][0])) return marks[i][1];
-    return NULL;
+    static const char *const marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (getenv(marks[i])) return true;
+    return false;
 }
 
 int ks_comm_start(void)
 {
     int rc = KS_OK;
-    const char *by = launcher();
-    if (!by) {
-        strcpy(comm.about, "one process, no launcher");
-        return KS_OK;
-    }
-    int provided = 0, n = 0;
+    if (!launched()) return KS_OK;
+    int provided = 0;
     MPI_Comm local = MPI_COMM_NULL;
     MPI_TRY(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
     comm.mpi = true;
@@ -74,12 +66,7 @@ int ks_comm_start(void)
     MPI_TRY(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank));
     MPI_TRY(MPI_Comm_size(MPI_COMM_WORLD, &comm.size));
     MPI_TRY(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, comm.rank, MPI_INFO_NULL, &local));
-    MPI_TRY(MPI_Comm_rank(local, &comm.local_rank));
     MPI_TRY(MPI_Comm_size(local, &comm.local_size));
-    char version[MPI_MAX_LIBRARY_VERSION_STRING];
-    MPI_TRY(MPI_Get_library_version(version, &n));
-    version[strcspn(version, ",\n")] = 0;
-    snprintf(comm.about, sizeof comm.about, "%s, %s", by, version);
 done:
     if (local != MPI_COMM_NULL) MPI_Comm_free(&local);
     return rc;
@@ -103,19 +90,9 @@ int ks_comm_size(void)
     return comm.size;
 }
 
-int ks_comm_local_rank(void)
-{
-    return comm.local_rank;
-}
-
 int ks_comm_local_size(void)
 {
     return comm.local_size;
-}
-
-const char *ks_comm_describe(void)
-{
-    return comm.about;
 }
 
 int ks_comm_broadcast(void **data, size_t *bytes)

@@ -15,11 +15,8 @@ void ks_comm_finish(void);
 
 int ks_comm_rank(void);
 int ks_comm_size(void);
-/* Ranks on this host, and which of them this is. */
-int ks_comm_local_rank(void);
+/* Ranks on this host. */
 int ks_comm_local_size(void);
-/* "kosweep was started by ..." and MPI's version, for provenance. */
-const char *ks_comm_describe(void);
 
 /* Root's bytes to every rank. On other ranks *data is new memory (free). Collective. */
 int ks_comm_broadcast(void **data, size_t *bytes);
