@@ -50,11 +50,13 @@ static void ratio_cell(ks_table *t, const ks_view *v, const double *means)
     else ks_table_cell(t, "%.4g", r);
 }
 
-static void note_means(ks_table *t, const ks_view *v)
+static int print_means(ks_table *t, const ks_view *v, const size_t *status)
 {
     ks_table_note(t, "KL(baseline || ablated) at the last position in nats, mean over the samples of a group");
     ks_note_groups(t, v);
     ks_note_floor(t, v);
+    ks_note_missing(t, status);
+    return ks_view_print(v, t);
 }
 
 static bool single_layers(const ks_study_sweep *s)
@@ -96,9 +98,7 @@ int ks_table_scan(const ks_view *v)
             else ks_table_cell(&t, "%.1e", floors[i]);
         }
     }
-    note_means(&t, v);
-    ks_note_missing(&t, status);
-    KS_TRY(ks_view_print(v, &t));
+    KS_TRY(print_means(&t, v, status));
 done:
     free(floors);
     free(means);
@@ -162,9 +162,7 @@ int ks_table_dose(const ks_view *v)
                 KS_TRY(mean_cells(&t, v, f, w, h, status, means, floors));
                 ratio_cell(&t, v, means);
             }
-    note_means(&t, v);
-    ks_note_missing(&t, status);
-    KS_TRY(ks_view_print(v, &t));
+    KS_TRY(print_means(&t, v, status));
 done:
     free(floors);
     free(means);
@@ -220,9 +218,7 @@ int ks_table_heads(const ks_view *v)
     }
     ks_table_note(&t, "Sorted by the mean over the test groups%s", n > SHOWN ? "" : "; all heads shown");
     if (n > SHOWN) ks_table_note(&t, "%d of %zu heads shown; `kosweep-stats csv` has all", SHOWN, n);
-    note_means(&t, v);
-    ks_note_missing(&t, status);
-    KS_TRY(ks_view_print(v, &t));
+    KS_TRY(print_means(&t, v, status));
 done:
     free(r);
     free(floors);
@@ -299,9 +295,7 @@ int ks_table_versus(const ks_view *v, const ks_study_sweep *all)
         }
     }
     ks_table_note(&t, "specific: marker -> targets removed; all: every edge to the marker removed");
-    note_means(&t, v);
-    ks_note_missing(&t, status);
-    KS_TRY(ks_view_print(v, &t));
+    KS_TRY(print_means(&t, v, status));
 done:
     return rc;
 }

@@ -98,3 +98,19 @@ void assert_below(const char *what, const worst *w, double limit)
     print_message("%-44s %.2e (limit %.1e) at %s\n", what, w->value, limit, w->where);
     if (!(w->value <= limit)) fail_msg("%s: %.3e is above %.3e at %s", what, w->value, limit, w->where);
 }
+
+devices all_devices;
+
+int devices_setup(void **state)
+{
+    (void)state;
+    devices_open(&all_devices);
+    return 0;
+}
+
+int devices_teardown(void **state)
+{
+    (void)state;
+    devices_close(&all_devices);
+    return 0;
+}

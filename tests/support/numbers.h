@@ -38,6 +38,11 @@ typedef struct devices {
 void devices_open(devices *d);
 void devices_close(devices *d);
 
+/* Set-up and tear-down of a cmocka group that runs on all of them. */
+extern devices all_devices;
+int devices_setup(void **state);
+int devices_teardown(void **state);
+
 /* Keeps the largest of what it is shown and where that was. */
 typedef struct worst {
     double value;

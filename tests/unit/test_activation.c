@@ -14,22 +14,6 @@ static const double limit_diff[] = {6e-7, 6e-7, 1e-7};  /* 2.6e-7, 2.1e-7, 5.7e-
 
 static const long double PI = 3.141592653589793238462643383279502884L;
 
-static devices all;
-
-static int setup(void **state)
-{
-    (void)state;
-    devices_open(&all);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    devices_close(&all);
-    return 0;
-}
-
 /* c(x): the activation is x c(x). */
 static long double share(long double x, int act)
 {
@@ -77,12 +61,13 @@ static void test_against_long_double(void **state)
             int64_t rows[N];
             for (size_t i = 0; i < N; i++) rows[i] = (int64_t)(i * 7 % N);
             float *first = NULL, *first_d = NULL;
-            for (int t = 0; t < all.n; t++) {
+            for (int t = 0; t < all_devices.n; t++) {
                 float *a = malloc(N * F * sizeof *a), *da = malloc(N * F * sizeof *da);
                 memcpy(a, u, N * F * sizeof *a); /* in place, as the engine does it */
                 memcpy(da, du, N * F * sizeof *da);
-                assert_int_equal(all.b->activate(all.dev[t], a, gated ? g : NULL, a, N, F, act), 0);
-                assert_int_equal(all.b->activate_diff(all.dev[t], da, gated ? dg : NULL, da, gated ? g : NULL, u, rows, N, F, act), 0);
+                assert_int_equal(all_devices.b->activate(all_devices.dev[t], a, gated ? g : NULL, a, N, F, act), 0);
+                assert_int_equal(
+                    all_devices.b->activate_diff(all_devices.dev[t], da, gated ? dg : NULL, da, gated ? g : NULL, u, rows, N, F, act), 0);
                 if (t == 0) {
                     first = a, first_d = da;
                 } else {
@@ -125,7 +110,7 @@ static void test_far_out(void **state)
         e[i] = x[i % M];
     }
     for (int act = 0; act < 3; act++) {
-        assert_int_equal(all.b->activate_diff(all.dev[0], a, NULL, e, NULL, g, &(int64_t){0}, 1, M * M, act), 0);
+        assert_int_equal(all_devices.b->activate_diff(all_devices.dev[0], a, NULL, e, NULL, g, &(int64_t){0}, 1, M * M, act), 0);
         for (int i = 0; i < M * M; i++) {
             const double want = (double)(share((long double)g[i] + (long double)e[i], act) * ((long double)g[i] + (long double)e[i]) -
                                          share((long double)g[i], act) * (long double)g[i]);
@@ -141,5 +126,5 @@ int main(void)
         cmocka_unit_test(test_against_long_double),
         cmocka_unit_test(test_far_out),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, devices_setup, devices_teardown);
 }

@@ -254,22 +254,6 @@ static void oracle_state(long double *out, long double *logp, const scene *s)
 
 /* ---- tests ---- */
 
-static devices all;
-
-static int setup(void **state)
-{
-    (void)state;
-    devices_open(&all);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    devices_close(&all);
-    return 0;
-}
-
 /* Runs the scene's states and effects on every device; the results of the first are returned, the others must equal them. */
 static void run(const scene *s, float **out, float **logp, float **da)
 {
@@ -287,10 +271,11 @@ static void run(const scene *s, float **out, float **logp, float **da)
                                    .kind = s->kind,
                                    .value = s->value,
                                    .heads = s->heads};
-    for (int i = 0; i < all.n; i++) {
+    for (int i = 0; i < all_devices.n; i++) {
         float *o = malloc(T * Q * sizeof *o + 4), *l = malloc(n_logp * sizeof *l + 4), *a = malloc(s->n_out * Q * sizeof *a + 4);
-        assert_int_equal(all.b->attention(all.dev[i], o, l, s->q, s->k, s->v, &item, 1, &s->at), 0);
-        assert_int_equal(all.b->attention_diff(all.dev[i], a, s->dq, s->dk, s->dv, s->q, s->k, s->v, l, &branch, 1, &s->at), 0);
+        assert_int_equal(all_devices.b->attention(all_devices.dev[i], o, l, s->q, s->k, s->v, &item, 1, &s->at), 0);
+        assert_int_equal(all_devices.b->attention_diff(all_devices.dev[i], a, s->dq, s->dk, s->dv, s->q, s->k, s->v, l, &branch, 1, &s->at),
+                         0);
         if (i == 0) {
             *out = o, *logp = l, *da = a;
         } else {
@@ -378,9 +363,9 @@ static void test_lengths(void **state)
         d[i] = rng_floats(&r, BRANCHES * N * E, 0.1);
     }
     for (int i = 0; i < N; i++) pos[i] = FROM + i;
-    for (int c = 0; c < 2 * all.n; c++) {
+    for (int c = 0; c < 2 * all_devices.n; c++) {
         const int32_t T = c % 2 ? LONG : SHORT;
-        ks_device *dev = all.dev[c / 2];
+        ks_device *dev = all_devices.dev[c / 2];
         const ks_attention_item item = {.T = T};
         ks_branch_item branch[BRANCHES];
         for (int i = 0; i < BRANCHES; i++) {
@@ -389,8 +374,8 @@ static void test_lengths(void **state)
         }
         float *out = malloc(LONG * E * sizeof *out), *logp = malloc((size_t)(T * KS_PADDED(T)) * sizeof *logp),
               *da = malloc(BRANCHES * N * E * sizeof *da);
-        assert_int_equal(all.b->attention(dev, out, logp, x[0], x[1], x[2], &item, 1, &at), 0);
-        assert_int_equal(all.b->attention_diff(dev, da, d[0], d[1], d[2], x[0], x[1], x[2], logp, branch, BRANCHES, &at), 0);
+        assert_int_equal(all_devices.b->attention(dev, out, logp, x[0], x[1], x[2], &item, 1, &at), 0);
+        assert_int_equal(all_devices.b->attention_diff(dev, da, d[0], d[1], d[2], x[0], x[1], x[2], logp, branch, BRANCHES, &at), 0);
         if (first) assert_true(same_bits(da, first, BRANCHES * N * E * sizeof *da));
         free(out), free(logp);
         if (first) free(da);
@@ -407,5 +392,5 @@ int main(void)
         cmocka_unit_test(test_effects),
         cmocka_unit_test(test_lengths),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, devices_setup, devices_teardown);
 }

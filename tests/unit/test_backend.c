@@ -10,22 +10,6 @@
 #include <string.h>
 #include <cmocka.h>
 
-static devices all;
-
-static int setup(void **state)
-{
-    (void)state;
-    devices_open(&all);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    devices_close(&all);
-    return 0;
-}
-
 static void test_names(void **state)
 {
     (void)state;
@@ -39,27 +23,27 @@ static void test_names(void **state)
     assert_non_null(strstr(ks_error_text(), "\"gpu\""));
 
     ks_device *dev = NULL;
-    assert_int_equal(all.b->open(&dev, &(ks_device_options){.threads = 1, .isa = "sse9"}), KS_EUSAGE);
+    assert_int_equal(all_devices.b->open(&dev, &(ks_device_options){.threads = 1, .isa = "sse9"}), KS_EUSAGE);
     assert_non_null(strstr(ks_error_text(), "sse9"));
-    assert_int_equal(all.b->open(&dev, &(ks_device_options){.threads = 0}), KS_EUSAGE);
-    assert_non_null(strstr(all.b->describe(all.dev[0]), "generic"));
-    assert_non_null(strstr(all.b->describe(all.dev[1]), "3 threads"));
+    assert_int_equal(all_devices.b->open(&dev, &(ks_device_options){.threads = 0}), KS_EUSAGE);
+    assert_non_null(strstr(all_devices.b->describe(all_devices.dev[0]), "generic"));
+    assert_non_null(strstr(all_devices.b->describe(all_devices.dev[1]), "3 threads"));
 }
 
 static void test_memory(void **state)
 {
     (void)state;
     float *p = NULL, host[3] = {1, 2, 3}, back[3] = {0};
-    assert_int_equal(all.b->alloc(all.dev[0], &p, 3), KS_OK);
-    assert_int_equal(all.b->upload(all.dev[0], p, host, 3), KS_OK);
-    assert_int_equal(all.b->copy(all.dev[0], p, p + 2, 1), KS_OK);
-    assert_int_equal(all.b->zero(all.dev[0], p + 1, 1), KS_OK);
-    assert_int_equal(all.b->download(all.dev[0], back, p, 3), KS_OK);
+    assert_int_equal(all_devices.b->alloc(all_devices.dev[0], &p, 3), KS_OK);
+    assert_int_equal(all_devices.b->upload(all_devices.dev[0], p, host, 3), KS_OK);
+    assert_int_equal(all_devices.b->copy(all_devices.dev[0], p, p + 2, 1), KS_OK);
+    assert_int_equal(all_devices.b->zero(all_devices.dev[0], p + 1, 1), KS_OK);
+    assert_int_equal(all_devices.b->download(all_devices.dev[0], back, p, 3), KS_OK);
     assert_true(back[0] == 3 && back[1] == 0 && back[2] == 3);
-    all.b->free(all.dev[0], p);
-    assert_int_equal(all.b->alloc(all.dev[0], &p, SIZE_MAX / 2), KS_EMACHINE);
-    assert_int_equal(all.b->alloc(all.dev[0], &p, 0), KS_OK);
-    all.b->free(all.dev[0], p);
+    all_devices.b->free(all_devices.dev[0], p);
+    assert_int_equal(all_devices.b->alloc(all_devices.dev[0], &p, SIZE_MAX / 2), KS_EMACHINE);
+    assert_int_equal(all_devices.b->alloc(all_devices.dev[0], &p, 0), KS_OK);
+    all_devices.b->free(all_devices.dev[0], p);
 }
 
 /* bf16 by long division of the value, not of the bits: the nearest number with eight significant bits, ties to even. */
@@ -83,13 +67,13 @@ static void test_rows(void **state)
         once[i] = (int64_t)(i * 5 % R);
         slot[i] = (int64_t)(i * 3);
     }
-    for (int t = 0; t < all.n; t++) {
+    for (int t = 0; t < all_devices.n; t++) {
         float *y = malloc(N * D * sizeof *y), *s = malloc(R * D * sizeof *s), *d = malloc(N * D * sizeof *d);
         memcpy(s, x, R * D * sizeof *s);
         memcpy(d, d0, N * D * sizeof *d);
-        assert_int_equal(all.b->gather(all.dev[t], y, x, pick, N, D), 0);
-        assert_int_equal(all.b->scatter_add(all.dev[t], s, add, once, R, D), 0);
-        assert_int_equal(all.b->round_diff(all.dev[t], d, slot, x, once, R, D), 0);
+        assert_int_equal(all_devices.b->gather(all_devices.dev[t], y, x, pick, N, D), 0);
+        assert_int_equal(all_devices.b->scatter_add(all_devices.dev[t], s, add, once, R, D), 0);
+        assert_int_equal(all_devices.b->round_diff(all_devices.dev[t], d, slot, x, once, R, D), 0);
         for (size_t i = 0; i < N; i++) assert_true(same_bits(y + i * D, x + (size_t)pick[i] * D, D * sizeof *y));
         for (size_t i = 0; i < R; i++) {
             for (size_t k = 0; k < D; k++) {
@@ -127,12 +111,12 @@ static void test_embed_and_rope(void **state)
         ids[i] = (int32_t)rng_below(&r, V);
         rows[i] = (int64_t)rng_below(&r, TABLE);
     }
-    for (int t = 0; t < all.n; t++) {
+    for (int t = 0; t < all_devices.n; t++) {
         for (int type = 0; type < 2; type++) {
             memcpy(odd + 1, type ? (void *)w : (void *)half, V * LD * (type ? 4 : 2));
             const ks_tensor e = {odd + 1, type ? KS_F32 : KS_BF16, V, D, LD};
             float *y = malloc(R * D * sizeof *y);
-            assert_int_equal(all.b->embed(all.dev[t], y, &e, ids, R, 1.5f), 0);
+            assert_int_equal(all_devices.b->embed(all_devices.dev[t], y, &e, ids, R, 1.5f), 0);
             for (size_t i = 0; i < R; i++) {
                 for (size_t k = 0; k < D; k++) {
                     const size_t at = (size_t)ids[i] * LD + k;
@@ -143,7 +127,7 @@ static void test_embed_and_rope(void **state)
         }
         float *x = malloc(R * HEADS * E * sizeof *x);
         memcpy(x, x0, R * HEADS * E * sizeof *x);
-        assert_int_equal(all.b->rope(all.dev[t], x, R, HEADS, E, DIM, cs, sn, rows), 0);
+        assert_int_equal(all_devices.b->rope(all_devices.dev[t], x, R, HEADS, E, DIM, cs, sn, rows), 0);
         for (size_t i = 0; i < R * HEADS; i++) {
             const float *a = x0 + i * E, *b = x + i * E;
             for (size_t k = 0; k < DIM / 2; k++) {
@@ -169,14 +153,14 @@ static void test_linear(void **state)
     float *rounded = malloc(M * LDX * sizeof *rounded);
     for (size_t i = 0; i < M * LDX; i++) rounded[i] = bf16_of(x[i]);
     const ks_tensor t = {w, KS_F32, N, K, K};
-    for (int d = 0; d < all.n; d++) {
+    for (int d = 0; d < all_devices.n; d++) {
         for (int grade = KS_GRADE_FULL; grade <= KS_GRADE_FAST; grade++) {
             float *y = malloc(M * LDY * sizeof *y), *plain = malloc(M * LDY * sizeof *plain), *add = malloc(M * LDY * sizeof *add);
             memcpy(y, y0, M * LDY * sizeof *y);
             memcpy(add, y0, M * LDY * sizeof *y);
-            assert_int_equal(all.b->linear(all.dev[d], plain, LDY, x, LDX, &t, NULL, M, false, grade), 0);
-            assert_int_equal(all.b->linear(all.dev[d], y, LDY, x, LDX, &t, bias, M, false, grade), 0);
-            assert_int_equal(all.b->linear(all.dev[d], add, LDY, x, LDX, &t, bias, M, true, grade), 0);
+            assert_int_equal(all_devices.b->linear(all_devices.dev[d], plain, LDY, x, LDX, &t, NULL, M, false, grade), 0);
+            assert_int_equal(all_devices.b->linear(all_devices.dev[d], y, LDY, x, LDX, &t, bias, M, false, grade), 0);
+            assert_int_equal(all_devices.b->linear(all_devices.dev[d], add, LDY, x, LDX, &t, bias, M, true, grade), 0);
             const float *in = grade == KS_GRADE_FAST ? rounded : x;
             for (size_t m = 0; m < M; m++) {
                 for (size_t n = 0; n < N; n++) {
@@ -248,15 +232,15 @@ static void test_attention_items(void **state)
         out_next += T[s] + 1;
     }
 
-    for (int d = 0; d < all.n; d++) {
+    for (int d = 0; d < all_devices.n; d++) {
         float *out = calloc((size_t)rows * Q, sizeof *out), *logp = calloc((size_t)logs, sizeof *logp),
               *da = calloc((size_t)out_next * Q, sizeof *da);
-        assert_int_equal(all.b->attention(all.dev[d], out, logp, q, k, v, items, S, &at), 0);
-        assert_int_equal(all.b->attention_diff(all.dev[d], da, dq, dk, dv, q, k, v, logp, branch, B, &at), 0);
+        assert_int_equal(all_devices.b->attention(all_devices.dev[d], out, logp, q, k, v, items, S, &at), 0);
+        assert_int_equal(all_devices.b->attention_diff(all_devices.dev[d], da, dq, dk, dv, q, k, v, logp, branch, B, &at), 0);
         for (int s = 0; s < S; s++) { /* each sample alone */
             float *o1 = calloc((size_t)rows * Q, sizeof *o1), *l1 = calloc((size_t)logs, sizeof *l1);
             const size_t o0 = (size_t)items[s].row0 * Q, l0 = (size_t)items[s].logp, ln = (size_t)(H * T[s] * KS_PADDED(T[s]));
-            assert_int_equal(all.b->attention(all.dev[d], o1, l1, q, k, v, items + s, 1, &at), 0);
+            assert_int_equal(all_devices.b->attention(all_devices.dev[d], o1, l1, q, k, v, items + s, 1, &at), 0);
             assert_true(same_bits(o1 + o0, out + o0, (size_t)T[s] * Q * sizeof *out));
             assert_true(same_bits(l1 + l0, logp + l0, ln * sizeof *logp));
             assert_true(out[o0 - 1] == 0 && logp[l0 - 1] == 0 && logp[l0 + ln] == 0); /* nothing beside it was touched */
@@ -265,7 +249,7 @@ static void test_attention_items(void **state)
         for (int b = 0; b < B; b++) {
             const int s = b % S;
             float *a1 = calloc((size_t)out_next * Q, sizeof *a1), *mine = da + (size_t)branch[b].out_row * Q;
-            assert_int_equal(all.b->attention_diff(all.dev[d], a1, dq, dk, dv, q, k, v, logp, branch + b, 1, &at), 0);
+            assert_int_equal(all_devices.b->attention_diff(all_devices.dev[d], a1, dq, dk, dv, q, k, v, logp, branch + b, 1, &at), 0);
             assert_true(same_bits(a1 + (size_t)branch[b].out_row * Q, mine, (size_t)T[s] * Q * sizeof *da));
             assert_true(mine[-1] == 0);
             if (b < 9 && b % 3 == 0) { /* nothing left: the output goes */
@@ -276,7 +260,7 @@ static void test_attention_items(void **state)
             if (b < 9 && b % 3 == 1) { /* scale of a whole row: as if there were no edges */
                 ks_branch_item none = branch[b];
                 none.edges = NULL;
-                assert_int_equal(all.b->attention_diff(all.dev[d], a1, dq, dk, dv, q, k, v, logp, &none, 1, &at), 0);
+                assert_int_equal(all_devices.b->attention_diff(all_devices.dev[d], a1, dq, dk, dv, q, k, v, logp, &none, 1, &at), 0);
                 assert_true(same_bits(a1 + (size_t)branch[b].out_row * Q, mine, (size_t)T[s] * Q * sizeof *da));
             }
             if (b >= 9) {
@@ -288,7 +272,7 @@ static void test_attention_items(void **state)
         /* The first sample: pairs that are seen, and one that is not. */
         const int32_t query[] = {5, 16, 3}, keys[] = {0, 16, 4};
         double strength[H];
-        assert_int_equal(all.b->edge_weights(all.dev[d], strength, logp, items, query, keys, 3, &at), 0);
+        assert_int_equal(all_devices.b->edge_weights(all_devices.dev[d], strength, logp, items, query, keys, 3, &at), 0);
         for (int h = 0; h < H; h++) {
             const float *l = logp + items[0].logp + (int64_t)h * T[0] * KS_PADDED(T[0]);
             const double want = (exp((double)l[5 * KS_PADDED(T[0])]) + exp((double)l[16 * KS_PADDED(T[0]) + 16])) / 3;
@@ -319,8 +303,8 @@ static void test_nothing_changes(void **state)
     start[T] = T, hidden[T] = 0;
     const ks_edges edges = {start, key}, none = {hidden, key};
     const uint8_t second[H] = {0, 1, 0};
-    for (int d = 0; d < all.n; d++) {
-        assert_int_equal(all.b->attention(all.dev[d], out, logp, q, k, v, &item, 1, &at), 0);
+    for (int d = 0; d < all_devices.n; d++) {
+        assert_int_equal(all_devices.b->attention(all_devices.dev[d], out, logp, q, k, v, &item, 1, &at), 0);
         const ks_branch_item b[] = {
             {.trunk = item, .out_pos = pos, .n_out = T, .edges = &edges, .kind = KS_SCALE, .value = 1},
             {.trunk = item, .out_pos = pos, .n_out = T, .edges = &none, .kind = KS_KNOCKOUT},
@@ -329,7 +313,7 @@ static void test_nothing_changes(void **state)
         };
         for (int c = 0; c < 4; c++) {
             memset(da, 0xff, T * Q * sizeof *da);
-            assert_int_equal(all.b->attention_diff(all.dev[d], da, zero, zero, zero, q, k, v, logp, b + c, 1, &at), 0);
+            assert_int_equal(all_devices.b->attention_diff(all_devices.dev[d], da, zero, zero, zero, q, k, v, logp, b + c, 1, &at), 0);
             for (size_t i = 0; i < T * Q; i++) {
                 const bool acts = c == 3 && i % Q / E == 1;
                 if (!acts) assert_true(da[i] == 0);
@@ -347,15 +331,15 @@ static void test_empty(void **state)
     const ks_tensor w = {"", KS_BF16, 0, 8, 8};
     const ks_attention at = {2, 1, 4, 0, 1};
     const ks_norm p = {.weight = (const float[8]){0}};
-    for (int d = 0; d < all.n; d++) {
-        ks_device *dev = all.dev[d];
-        assert_int_equal(all.b->linear(dev, NULL, 8, NULL, 8, &w, NULL, 0, false, KS_GRADE_FAST), 0);
-        assert_int_equal(all.b->norm(dev, NULL, NULL, NULL, NULL, 0, 8, &p), 0);
-        assert_int_equal(all.b->gather(dev, NULL, NULL, NULL, 0, 8), 0);
-        assert_int_equal(all.b->attention(dev, NULL, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
-        assert_int_equal(all.b->attention_diff(dev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
-        assert_int_equal(all.b->measure(dev, NULL, NULL, NULL, NULL, NULL, 0, 100), 0);
-        assert_int_equal(all.b->baseline(dev, NULL, NULL, 0, 100), 0);
+    for (int d = 0; d < all_devices.n; d++) {
+        ks_device *dev = all_devices.dev[d];
+        assert_int_equal(all_devices.b->linear(dev, NULL, 8, NULL, 8, &w, NULL, 0, false, KS_GRADE_FAST), 0);
+        assert_int_equal(all_devices.b->norm(dev, NULL, NULL, NULL, NULL, 0, 8, &p), 0);
+        assert_int_equal(all_devices.b->gather(dev, NULL, NULL, NULL, 0, 8), 0);
+        assert_int_equal(all_devices.b->attention(dev, NULL, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
+        assert_int_equal(all_devices.b->attention_diff(dev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
+        assert_int_equal(all_devices.b->measure(dev, NULL, NULL, NULL, NULL, NULL, 0, 100), 0);
+        assert_int_equal(all_devices.b->baseline(dev, NULL, NULL, 0, 100), 0);
     }
 }
 
@@ -366,5 +350,5 @@ int main(void)
         cmocka_unit_test(test_embed_and_rope),  cmocka_unit_test(test_linear), cmocka_unit_test(test_attention_items),
         cmocka_unit_test(test_nothing_changes), cmocka_unit_test(test_empty),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, devices_setup, devices_teardown);
 }

@@ -12,22 +12,6 @@
 static const double LIMIT = 1e-12;    /* 6e-14 measured */
 static const double LIMIT_FAR = 1e-9; /* 2.2e-10 */
 
-static devices all;
-
-static int setup(void **state)
-{
-    (void)state;
-    devices_open(&all);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    devices_close(&all);
-    return 0;
-}
-
 typedef struct answer {
     long double kl, reverse, js, tv, *p, *q; /* p, q [V] */
     int32_t top, now;
@@ -129,10 +113,10 @@ static void test_against_long_double(void **state)
         ks_measure first[19], now[19];
         memset(base0, 0, sizeof base0);
         memset(base, 0, sizeof base);
-        for (int t = 0; t < all.n; t++) {
+        for (int t = 0; t < all_devices.n; t++) {
             memset(now, 0, sizeof now);
-            assert_int_equal(all.b->baseline(all.dev[t], base, l, 4, V), 0);
-            assert_int_equal(all.b->measure(all.dev[t], now, e, l, base, items, n, V), 0);
+            assert_int_equal(all_devices.b->baseline(all_devices.dev[t], base, l, 4, V), 0);
+            assert_int_equal(all_devices.b->measure(all_devices.dev[t], now, e, l, base, items, n, V), 0);
             if (t == 0) {
                 memcpy(first, now, sizeof now);
                 memcpy(base0, base, sizeof base);
@@ -207,8 +191,8 @@ static void test_nothing(void **state)
         ks_baseline_row base;
         ks_measure m;
         l[V - 1] = l[0]; /* a tie: the lower id wins */
-        assert_int_equal(all.b->baseline(all.dev[0], &base, l, 1, V), 0);
-        assert_int_equal(all.b->measure(all.dev[0], &m, e, l, &base, &(ks_measure_item){0, -1, true}, 1, V), 0);
+        assert_int_equal(all_devices.b->baseline(all_devices.dev[0], &base, l, 1, V), 0);
+        assert_int_equal(all_devices.b->measure(all_devices.dev[0], &m, e, l, &base, &(ks_measure_item){0, -1, true}, 1, V), 0);
         assert_int_equal(m.cell.status, KS_CELL_DONE);
         assert_true(m.cell.kl == 0 && m.cell.kl_reverse == 0 && m.cell.js == 0 && m.cell.tv == 0 && m.cell.dlogit_top == 0);
         assert_true(m.cell.top_changed == 0 && isnan(m.p_next) && isnan(m.dlogit_next));
@@ -227,9 +211,9 @@ static void test_common_change(void **state)
     float *l = rng_floats(&r, V, 3), e[V];
     ks_baseline_row base;
     ks_measure m;
-    assert_int_equal(all.b->baseline(all.dev[0], &base, l, 1, V), 0);
+    assert_int_equal(all_devices.b->baseline(all_devices.dev[0], &base, l, 1, V), 0);
     for (int i = 0; i < V; i++) e[i] = 700;
-    assert_int_equal(all.b->measure(all.dev[0], &m, e, l, &base, &(ks_measure_item){0, 0, true}, 1, V), 0);
+    assert_int_equal(all_devices.b->measure(all_devices.dev[0], &m, e, l, &base, &(ks_measure_item){0, 0, true}, 1, V), 0);
     assert_true(m.cell.kl == 0 && m.cell.kl_reverse == 0 && m.cell.js == 0 && m.cell.tv == 0 && m.cell.top_changed == 0);
     assert_true(m.cell.p_top == base.top_p[0] && m.cell.dlogit_top == 700);
     free(l);
@@ -249,9 +233,9 @@ static void test_not_finite(void **state)
             float *x = c < 3 ? e : l + V;
             const float keep = x[at];
             x[at] = bad[c % 3];
-            assert_int_equal(all.b->baseline(all.dev[0], base, l, 2, V), 0);
+            assert_int_equal(all_devices.b->baseline(all_devices.dev[0], base, l, 2, V), 0);
             assert_true(base[0].finite && base[1].finite == (c < 3));
-            assert_int_equal(all.b->measure(all.dev[0], &m, e, l, base, &(ks_measure_item){1, 3, true}, 1, V), 0);
+            assert_int_equal(all_devices.b->measure(all_devices.dev[0], &m, e, l, base, &(ks_measure_item){1, 3, true}, 1, V), 0);
             assert_int_equal(m.cell.status, KS_CELL_NOT_FINITE);
             assert_true(isnan(m.cell.kl) && isnan(m.cell.kl_reverse) && isnan(m.cell.js) && isnan(m.cell.tv) && isnan(m.cell.p_top));
             assert_true(isnan(m.cell.dlogit_top) && isnan(m.p_next) && isnan(m.dlogit_next));
@@ -269,5 +253,5 @@ int main(void)
         cmocka_unit_test(test_common_change),
         cmocka_unit_test(test_not_finite),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, devices_setup, devices_teardown);
 }
