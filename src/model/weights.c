@@ -3,48 +3,31 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "model/ring.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Layers and head blocks are units in one row: 0..L-1 are layers, L.. head blocks. */
-enum { NONE = -1, SLOTS = 2, ALIGN = 64, CHUNK = 8 << 20, MATRICES = 7 };
-enum { EMPTY, READING, READY, FAILED };
-
-typedef struct slot {
-    unsigned char *data; /* [slot_bytes] */
-    int32_t unit;
-    int state;
-    int holds; /* acquired and not yet released */
-    int code;
-    char *error; /* FAILED: what the reader met */
-} slot;
+/* Layers and head blocks are the items of the ring, in one row: 0..L-1 are layers, L.. head blocks. */
+enum { ALIGN = 64, CHUNK = 8 << 20, MATRICES = 7 };
 
 struct ks_weights {
     const ks_model *m;
     int source;
     int32_t L, blocks;
     int64_t rows; /* of a head block, but for the last */
-    int64_t slot_bytes;
 
-    /* Streamed only; all below is guarded by the mutex, but for the data of a slot that is READING (the reader's) or held (the caller's).
-     */
-    slot slots[SLOTS];
-    pthread_mutex_t mutex;
-    pthread_cond_t work, done;
-    pthread_t reader;
-    bool running, stop;
-    int32_t demand;     /* the unit that acquire waits for */
-    int32_t ahead;      /* the unit that will be asked for next */
-    int32_t last;       /* acquired last */
-    int32_t after_last; /* what followed the last head block the last time; NONE at first: a single pass reads nothing in vain */
+    /* Streamed only. */
+    ks_ring *ring;
+    void *own;       /* the ring's memory where no other process sees it */
+    uint32_t passes; /* begun in own */
+    _Atomic int64_t bytes_read;
 };
 
 static const size_t matrix_field[MATRICES] = {offsetof(ks_layer, q),   offsetof(ks_layer, k),    offsetof(ks_layer, v),
@@ -96,7 +79,7 @@ int64_t ks_weights_predict(const ks_model *m, int source)
     int64_t bytes = 0;
     if (source == KS_WEIGHTS_STREAMED) {
         head_rows(m, &bytes);
-        return SLOTS * bytes;
+        return KS_RING_SLOTS * bytes;
     }
     for (int i = 0; i < ks_st_files(ks_model_files(m)); i++) bytes += ks_st_file_at(ks_model_files(m), i)->bytes;
     return bytes;
@@ -118,9 +101,9 @@ static ks_tensor head_block(const ks_weights *w, int32_t block, int64_t *first_r
     return t;
 }
 
-/* Copies a mapped tensor's bytes by reading the file, so that its pages never become part of this process. Gives up when another unit
- * is wanted at once or the end has come: *given_up. */
-static int read_tensor(ks_weights *w, unsigned char *to, const ks_tensor *t, int32_t unit, bool *given_up)
+/* Copies a mapped tensor's bytes by reading the file, so that its pages never become part of this process. Ends early where nobody wants
+ * them any more. */
+static int read_tensor(ks_weights *w, ks_ring *r, unsigned char *to, const ks_tensor *t)
 {
     const ks_st *st = ks_model_files(w->m);
     const unsigned char *p = t->data;
@@ -128,11 +111,7 @@ static int read_tensor(ks_weights *w, unsigned char *to, const ks_tensor *t, int
     while (!(p >= ks_st_file_at(st, i)->map && p < ks_st_file_at(st, i)->map + ks_st_file_at(st, i)->bytes)) i++;
     const ks_st_file *f = ks_st_file_at(st, i);
     int64_t at = p - f->map, left = tensor_bytes(t);
-    while (left) {
-        pthread_mutex_lock(&w->mutex);
-        *given_up = w->stop || (w->demand != NONE && w->demand != unit);
-        pthread_mutex_unlock(&w->mutex);
-        if (*given_up) return KS_OK;
+    while (left && ks_ring_wanted(r)) {
         const ssize_t n = pread(f->fd, to, (size_t)(left < CHUNK ? left : CHUNK), at);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return ks_error(KS_EMACHINE, "%s: cannot be read at byte %" PRId64 ": %s", f->path, at, strerror(errno));
@@ -142,93 +121,59 @@ static int read_tensor(ks_weights *w, unsigned char *to, const ks_tensor *t, int
         to += n;
         at += n;
         left -= n;
+        w->bytes_read += n;
     }
     return KS_OK;
 }
 
-static int read_unit(ks_weights *w, unsigned char *to, int32_t unit, bool *given_up)
+/* The ring's source. */
+static int read_item(void *ctx, ks_ring *r, int32_t item, unsigned char *to)
 {
     int rc = KS_OK;
-    *given_up = false;
-    if (unit >= w->L) {
+    ks_weights *w = ctx;
+    if (item >= w->L) {
         int64_t first;
-        const ks_tensor rows = head_block(w, unit - w->L, &first);
-        return read_tensor(w, to, &rows, unit, given_up);
+        const ks_tensor rows = head_block(w, item - w->L, &first);
+        return read_tensor(w, r, to, &rows);
     }
-    ks_layer layer = *ks_model_layer(w->m, unit);
-    for (int i = 0; i < MATRICES && !rc && !*given_up; i++) {
+    ks_layer layer = *ks_model_layer(w->m, item);
+    for (int i = 0; i < MATRICES && !rc; i++) {
         const ks_tensor *t = matrix(&layer, i);
         if (!t->data) continue;
-        rc = read_tensor(w, to, t, unit, given_up);
+        rc = read_tensor(w, r, to, t);
         to += aligned(tensor_bytes(t));
     }
     return rc;
 }
 
-static slot *find(ks_weights *w, int32_t unit)
+size_t ks_weights_shared_bytes(const ks_model *m)
 {
-    for (int i = 0; i < SLOTS; i++)
-        if (w->slots[i].state != EMPTY && w->slots[i].unit == unit) return &w->slots[i];
-    return NULL;
+    int64_t slot_bytes;
+    head_rows(m, &slot_bytes);
+    return ks_ring_bytes((size_t)slot_bytes);
 }
 
-/* What the reader should read next and where to, NULL if nothing. */
-static slot *next_read(ks_weights *w, int32_t *unit)
-{
-    *unit = w->demand != NONE && !find(w, w->demand)                      ? w->demand
-            : w->demand == NONE && w->ahead != NONE && !find(w, w->ahead) ? w->ahead
-                                                                          : NONE;
-    if (*unit == NONE) return NULL;
-    for (int i = 0; i < SLOTS; i++)
-        if (!w->slots[i].holds) return &w->slots[i];
-    return NULL;
-}
-
-static void *read_ahead(void *arg)
-{
-    ks_weights *w = arg;
-    pthread_mutex_lock(&w->mutex);
-    while (!w->stop) {
-        int32_t unit;
-        slot *s = next_read(w, &unit);
-        if (!s) {
-            pthread_cond_wait(&w->work, &w->mutex);
-            continue;
-        }
-        s->unit = unit;
-        s->state = READING;
-        free(s->error);
-        s->error = NULL;
-        pthread_mutex_unlock(&w->mutex);
-        bool given_up;
-        const int rc = read_unit(w, s->data, unit, &given_up);
-        pthread_mutex_lock(&w->mutex);
-        s->state = rc ? FAILED : given_up ? EMPTY : READY;
-        s->code = rc;
-        if (rc) s->error = ks_strdup(ks_error_text());
-        pthread_cond_broadcast(&w->done);
-    }
-    pthread_mutex_unlock(&w->mutex);
-    return NULL;
-}
-
-static int start_reader(ks_weights *w)
+/* shared: NULL where this process is the only member. */
+int ks_weights_open_shared(ks_weights **out, const ks_model *m, void *shared, int member, int members)
 {
     int rc = KS_OK;
-    for (int i = 0; i < SLOTS; i++) KS_GET(w->slots[i].data, ks_big_alloc((size_t)w->slot_bytes));
-    pthread_mutex_init(&w->mutex, NULL);
-    pthread_cond_init(&w->work, NULL);
-    pthread_cond_init(&w->done, NULL);
-
-    /* Signals are the main thread's. */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&w->reader, NULL, read_ahead, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    KS_REQUIRE(!failed, KS_EMACHINE, "cannot start a thread: %s", strerror(failed));
-    w->running = true;
+    int64_t slot_bytes;
+    ks_weights *w = NULL;
+    KS_NEW(w, 1);
+    w->m = m;
+    w->source = KS_WEIGHTS_STREAMED;
+    w->L = ks_model_arch(m)->L;
+    w->rows = head_rows(m, &slot_bytes);
+    w->blocks = (int32_t)((ks_model_arch(m)->V + w->rows - 1) / w->rows);
+    if (!shared) {
+        KS_GET(w->own, ks_big_alloc(ks_weights_shared_bytes(m)));
+        memset(w->own, 0, ks_ring_bytes(0));
+    }
+    const ks_ring_source source = {w->L + w->blocks, w->blocks, (size_t)slot_bytes, read_item, w};
+    KS_TRY(ks_ring_open(&w->ring, shared ? shared : w->own, &source, member, members));
 done:
+    if (rc) ks_weights_close(w);
+    else *out = w;
     return rc;
 }
 
@@ -236,91 +181,45 @@ int ks_weights_open(ks_weights **out, const ks_model *m, int source)
 {
     int rc = KS_OK;
     ks_weights *w = NULL;
+    if (source == KS_WEIGHTS_STREAMED) return ks_weights_open_shared(out, m, NULL, 0, 1);
     KS_NEW(w, 1);
     w->m = m;
     w->source = source;
     w->L = ks_model_arch(m)->L;
-    w->demand = w->last = w->after_last = NONE;
-    if (source == KS_WEIGHTS_STREAMED) {
-        w->rows = head_rows(m, &w->slot_bytes);
-        w->blocks = (int32_t)((ks_model_arch(m)->V + w->rows - 1) / w->rows);
-        KS_TRY(start_reader(w));
-    } else {
-        w->rows = ks_model_arch(m)->V;
-        w->blocks = 1;
-        for (int i = 0; i < ks_st_files(ks_model_files(m)); i++) {
-            const ks_st_file *f = ks_st_file_at(ks_model_files(m), i);
-            madvise((void *)(uintptr_t)f->map, (size_t)f->bytes, MADV_WILLNEED);
-        }
+    w->rows = ks_model_arch(m)->V;
+    w->blocks = 1;
+    for (int i = 0; i < ks_st_files(ks_model_files(m)); i++) {
+        const ks_st_file *f = ks_st_file_at(ks_model_files(m), i);
+        madvise((void *)(uintptr_t)f->map, (size_t)f->bytes, MADV_WILLNEED);
     }
+    *out = w;
 done:
-    if (rc) ks_weights_close(w);
-    else *out = w;
     return rc;
 }
 
 void ks_weights_close(ks_weights *w)
 {
     if (!w) return;
-    if (w->running) {
-        pthread_mutex_lock(&w->mutex);
-        w->stop = true;
-        pthread_cond_signal(&w->work);
-        pthread_mutex_unlock(&w->mutex);
-        pthread_join(w->reader, NULL);
-        pthread_cond_destroy(&w->work);
-        pthread_cond_destroy(&w->done);
-        pthread_mutex_destroy(&w->mutex);
-    }
-    for (int i = 0; i < SLOTS; i++) {
-        ks_big_free(w->slots[i].data);
-        free(w->slots[i].error);
-    }
+    ks_ring_close(w->ring);
+    ks_big_free(w->own);
     free(w);
 }
 
-/* Waits for the unit and holds it; *data is where it lies. */
-static int hold(ks_weights *w, int32_t unit, unsigned char **data)
+int ks_weights_begin(ks_weights *w, uint32_t round, const uint8_t *who)
 {
-    int rc = KS_OK;
-    const int32_t end = w->L + w->blocks - 1;
-    pthread_mutex_lock(&w->mutex);
-    slot *s = find(w, unit);
-    while (!s || s->state == READING) {
-        bool free_slot = false;
-        for (int i = 0; i < SLOTS; i++) free_slot |= !w->slots[i].holds;
-        KS_REQUIRE(free_slot, KS_EMACHINE, "weights: both buffers are held; release one before the next is acquired");
-        w->demand = unit;
-        pthread_cond_signal(&w->work);
-        pthread_cond_wait(&w->done, &w->mutex);
-        s = find(w, unit);
-    }
-    if (s->state == FAILED) {
-        s->state = EMPTY;
-        rc = ks_error(s->code, "%s", s->error ? s->error : "weights: a read failed");
-        goto done;
-    }
-    s->holds++;
-    *data = s->data;
-    if (w->last == end) w->after_last = unit;
-    w->last = unit;
-    w->ahead = unit == end ? w->after_last : unit + 1;
-done:
-    w->demand = NONE;
-    if (rc) w->ahead = NONE;
-    pthread_cond_signal(&w->work);
-    pthread_mutex_unlock(&w->mutex);
-    return rc;
+    static const uint8_t alone[1] = {1};
+    if (!w->ring) return KS_OK;
+    return w->own ? ks_ring_begin(w->ring, ++w->passes, alone) : ks_ring_begin(w->ring, round, who);
 }
 
-static void let_go(ks_weights *w, int32_t unit)
+void ks_weights_end(ks_weights *w)
 {
-    if (w->source != KS_WEIGHTS_STREAMED) return;
-    pthread_mutex_lock(&w->mutex);
-    slot *s = find(w, unit);
-    if (s && s->holds) s->holds--;
-    pthread_cond_signal(&w->work);
-    pthread_mutex_unlock(&w->mutex);
+    if (w->ring) ks_ring_end(w->ring);
+}
+
+int64_t ks_weights_bytes_read(const ks_weights *w)
+{
+    return w->bytes_read;
 }
 
 /* Mapped pages of a file that was cut short would kill the process when they are touched. */
@@ -338,8 +237,8 @@ int ks_weights_acquire(ks_weights *w, int32_t layer, ks_layer *out)
     unsigned char *data = NULL;
     KS_REQUIRE(layer >= 0 && layer < w->L, KS_EMACHINE, "weights: there is no layer %d of %d", layer, w->L);
     *out = *ks_model_layer(w->m, layer);
-    if (w->source != KS_WEIGHTS_STREAMED) return check_files(w);
-    KS_TRY(hold(w, layer, &data));
+    if (!w->ring) return check_files(w);
+    KS_TRY(ks_ring_acquire(w->ring, layer, &data));
     if (layer == 0) ks_model_drop_pages(w->m); /* a pass begins by looking up embeddings in the map */
     for (int i = 0; i < MATRICES; i++) {
         ks_tensor *t = matrix(out, i);
@@ -353,7 +252,7 @@ done:
 
 void ks_weights_release(ks_weights *w, int32_t layer)
 {
-    let_go(w, layer);
+    if (w->ring) ks_ring_release(w->ring, layer);
 }
 
 int32_t ks_weights_head_blocks(const ks_weights *w)
@@ -367,8 +266,8 @@ int ks_weights_acquire_head(ks_weights *w, int32_t block, ks_tensor *rows, int64
     unsigned char *data = NULL;
     KS_REQUIRE(block >= 0 && block < w->blocks, KS_EMACHINE, "weights: there is no head block %d of %d", block, w->blocks);
     *rows = head_block(w, block, first_row);
-    if (w->source != KS_WEIGHTS_STREAMED) return check_files(w);
-    KS_TRY(hold(w, w->L + block, &data));
+    if (!w->ring) return check_files(w);
+    KS_TRY(ks_ring_acquire(w->ring, w->L + block, &data));
     rows->data = data;
 done:
     return rc;
@@ -376,5 +275,5 @@ done:
 
 void ks_weights_release_head(ks_weights *w, int32_t block)
 {
-    let_go(w, w->L + block);
+    if (w->ring) ks_ring_release(w->ring, w->L + block);
 }

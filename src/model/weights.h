@@ -1,13 +1,16 @@
 /* weights.h - where the engine gets weights from, without knowing the source.
  *
- * Order of use: layers 0..L-1, then head blocks 0.., then either from the first layer again (next pass) or the head blocks again
- * (next chunk of rows). Other orders work, more slowly. One thread calls; what is acquired may be read by many until its release.
+ * Order of use: begin, layers 0..L-1, then all head blocks as often as need be (once for each chunk of rows), end. One thread calls; what
+ * is acquired may be read by many until its release.
  *
- *   resident  the mapped files themselves; a file that is cut short while its pages are in use ends the process
- *   streamed  two buffers; while the caller computes on one, a thread reads what comes next into the other, so that the process
- *             holds two layers however large the model is
+ *   resident  the mapped files themselves, so processes of a host share them; a file that is cut short while its pages are in use ends the
+ *             process
+ *   streamed  two buffers; while the caller computes on one, a thread reads what comes next into the other, so that two layers are in
+ *             memory however large the model is
+ *   shared    streamed for several processes of a host: one reads, all compute on the same two buffers. A pass goes as fast as its slowest
+ *             member
  *
- *        caller   | layer 0     | layer 1     | layer 2     |
+ *        callers  | layer 0     | layer 1     | layer 2     |
  *        reader   | layer 1     | layer 2     | layer 3     |        */
 #ifndef KS_MODEL_WEIGHTS_H
 #define KS_MODEL_WEIGHTS_H
@@ -19,10 +22,24 @@ enum { KS_WEIGHTS_RESIDENT, KS_WEIGHTS_STREAMED };
 
 /* m must outlive *out. */
 int ks_weights_open(ks_weights **out, const ks_model *m, int source);
-void ks_weights_close(ks_weights *w); /* NULL is fine */
 
-/* Waits until layer is there, starts reading what comes next. At most two things may be held at a time. A read that fails, or a file
- * that has become shorter meanwhile, is KS_EMACHINE and names the file. */
+/* Bytes of memory that the processes of a host share to stream a model together. */
+size_t ks_weights_shared_bytes(const ks_model *m);
+/* One of `members` that stream the same model together. shared: zeroed memory of that size, aligned to a page, seen by all of them,
+ * outliving w. Member 0's process reads the files, in a thread of its own; the others wait up to a minute until it has opened. */
+int ks_weights_open_shared(ks_weights **out, const ks_model *m, void *shared, int member, int members);
+/* Ends the pass, too. Closed by member 0 while others are in a pass: they get KS_EMACHINE. NULL is fine. */
+void ks_weights_close(ks_weights *w);
+
+/* A pass begins. Where weights are shared, `round` (1, 2, ...) and `who` (who[i] != 0: member i takes part) are the same for all that take
+ * part, each of them begins and ends it, and nobody begins before all of the pass before have ended it. Otherwise both are ignored. */
+int ks_weights_begin(ks_weights *w, uint32_t round, const uint8_t *who);
+/* The pass ends for this member, in any state and with anything held; after it the others no longer wait for this one. */
+void ks_weights_end(ks_weights *w);
+
+/* Waits until layer is there; what comes next is being read. At most two things may be held at a time, and are released in the order in
+ * which they were acquired. A read that fails, or a file that has become shorter meanwhile, is KS_EMACHINE and names the file, for every
+ * member. */
 int ks_weights_acquire(ks_weights *w, int32_t layer, ks_layer *out);
 void ks_weights_release(ks_weights *w, int32_t layer);
 
@@ -32,7 +49,10 @@ int32_t ks_weights_head_blocks(const ks_weights *w);
 int ks_weights_acquire_head(ks_weights *w, int32_t block, ks_tensor *rows, int64_t *first_row);
 void ks_weights_release_head(ks_weights *w, int32_t block);
 
-/* Bytes of weights in memory at the peak: all of them, or the two buffers. */
+/* Bytes that this process has read from files into buffers: 0 for resident weights and for members other than 0. */
+int64_t ks_weights_bytes_read(const ks_weights *w);
+
+/* Bytes of weights in memory at the peak: all of them, or the two buffers, which members share. */
 int64_t ks_weights_bytes(const ks_weights *w);
 /* The same before anything is opened, for the plan. */
 int64_t ks_weights_predict(const ks_model *m, int source);

@@ -268,7 +268,9 @@ static int compute(collector *c, const ks_backend *be, ks_device *dev)
         c->pass_flops = u->flops;
         for (; i + n < t->plan->n_units && u[n].rank == u->rank && u[n].pass == u->pass; n++) c->pass_flops += u[n].flops;
         if (u->rank == ks_comm_rank()) {
+            KS_TRY(ks_weights_begin(weights, 0, NULL));
             rc = ks_engine_pass(&job, u, n, &sink);
+            ks_weights_end(weights);
             if (rc == KS_EINPUT && !c->rank_failed) rc = explain_not_finite(t, rc);
             if (rc) goto done;
             c->own_done += c->pass_flops;
