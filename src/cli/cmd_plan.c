@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "input/options.h"
+#include "plan/forecast.h"
 #include "sweep/run.h"
 #include "sweep/task.h"
 
@@ -27,7 +28,6 @@ typedef struct plan_facts {
     int64_t bytes_read, weight_bytes, memory_bytes;
     int32_t passes; /* of the rank that has most */
     double balance; /* mean load over largest load */
-    int64_t *rank_cells;
 } plan_facts;
 
 /* Speed of this machine on the product that takes most of the time: up-projection of the first layer, 1024 rows. */
@@ -66,20 +66,18 @@ static int gather_facts(const ks_task *t, const ks_config *cfg, plan_facts *f)
     int rc = KS_OK;
     const ks_plan *p = t->plan;
     double top = 0, sum = 0;
-    KS_NEW(f->rank_cells, p->ranks);
-    for (size_t i = 0; i < p->n_units; i++) f->rank_cells[p->units[i].rank] += p->units[i].v1 - p->units[i].v0;
     const int64_t weights = ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
     for (int r = 0; r < p->ranks; r++) {
-        if (p->rank_flops[r] > top) top = p->rank_flops[r];
-        if (p->rank_passes[r] > f->passes) f->passes = p->rank_passes[r];
-        sum += p->rank_flops[r];
-        f->bytes_read += p->rank_passes[r] * weights;
+        if (p->forecast->flops[r] > top) top = p->forecast->flops[r];
+        if (p->forecast->passes[r] > f->passes) f->passes = p->forecast->passes[r];
+        sum += p->forecast->flops[r];
+        f->bytes_read += p->forecast->passes[r] * weights;
     }
     KS_TRY(measure_speed(t, cfg, &f->flops_per_second));
     f->seconds = top / f->flops_per_second;
     f->balance = top > 0 ? sum / p->ranks / top : 1;
     f->weight_bytes = ks_weights_predict(t->model, t->source);
-    f->memory_bytes = p->peak_bytes + f->weight_bytes + KS_PROGRAM_BYTES;
+    f->memory_bytes = p->forecast->peak_bytes + f->weight_bytes + KS_PROGRAM_BYTES;
 done:
     return rc;
 }
@@ -103,7 +101,7 @@ static int print_json(const ks_task *t, const plan_facts *f)
     KS_TRY(add_number(o, "flops_plain", p->plain_flops));
     KS_TRY(add_number(o, "bytes_read", (double)f->bytes_read));
     KS_TRY(add_number(o, "memory_bytes", (double)f->memory_bytes));
-    KS_TRY(add_number(o, "activation_bytes", (double)p->peak_bytes));
+    KS_TRY(add_number(o, "activation_bytes", (double)p->forecast->peak_bytes));
     KS_TRY(add_number(o, "weight_bytes", (double)f->weight_bytes));
     KS_TRY(add_number(o, "passes", f->passes));
     KS_TRY(add_number(o, "balance", f->balance));
@@ -113,9 +111,9 @@ static int print_json(const ks_task *t, const plan_facts *f)
     for (int r = 0; r < p->ranks; r++) {
         cJSON *rank = cJSON_CreateObject();
         KS_REQUIRE(rank && cJSON_AddItemToArray(ranks, rank), KS_EMACHINE, "out of memory");
-        KS_TRY(add_number(rank, "cells", (double)f->rank_cells[r]));
-        KS_TRY(add_number(rank, "flops", p->rank_flops[r]));
-        KS_TRY(add_number(rank, "passes", p->rank_passes[r]));
+        KS_TRY(add_number(rank, "cells", (double)p->forecast->cells[r]));
+        KS_TRY(add_number(rank, "flops", p->forecast->flops[r]));
+        KS_TRY(add_number(rank, "passes", p->forecast->passes[r]));
     }
     KS_GET(text, cJSON_PrintUnformatted(o));
     puts(text);
@@ -137,14 +135,14 @@ static void print_text(const ks_task *t, const plan_facts *f)
     printf("  weights        %s, %.1f MB read in all\n", t->source == KS_WEIGHTS_STREAMED ? "streamed" : "resident",
            (double)f->bytes_read / 1e6);
     printf("  memory a rank  %.1f MB: %.1f activations, %.1f weights, %.1f the program itself\n", (double)f->memory_bytes / 1e6,
-           (double)p->peak_bytes / 1e6, (double)f->weight_bytes / 1e6, KS_PROGRAM_BYTES / 1e6);
+           (double)p->forecast->peak_bytes / 1e6, (double)f->weight_bytes / 1e6, KS_PROGRAM_BYTES / 1e6);
     printf("  ranks          %d, %zu units, at most %d pass%s a rank, balance %.1f %%\n", p->ranks, p->n_units, f->passes,
            f->passes == 1 ? "" : "es", 100 * f->balance);
     printf("  time           about %.3g s, if every rank is as fast as this machine's %.0f GFLOP/s (measured now)\n", f->seconds,
            f->flops_per_second / 1e9);
     for (int r = 0; p->ranks > 1 && r < p->ranks; r++)
-        printf("    rank %-4d %8lld cells  %.3g FLOPs  %d pass%s\n", r, (long long)f->rank_cells[r], p->rank_flops[r], p->rank_passes[r],
-               p->rank_passes[r] == 1 ? "" : "es");
+        printf("    rank %-4d %8lld cells  %.3g FLOPs  %d pass%s\n", r, (long long)p->forecast->cells[r], p->forecast->flops[r],
+               p->forecast->passes[r], p->forecast->passes[r] == 1 ? "" : "es");
 }
 
 int ks_cmd_plan(int argc, char **argv)
@@ -167,7 +165,6 @@ int ks_cmd_plan(int argc, char **argv)
         rc = gather_facts(t, cfg, &f);
         if (!rc && cfg->json) rc = print_json(t, &f);
         else if (!rc) print_text(t, &f);
-        free(f.rank_cells);
         ks_task_free(t);
         KS_TRY(rc);
     }

@@ -11,7 +11,7 @@
 #ifndef KS_PLAN_BRANCHES_H
 #define KS_PLAN_BRANCHES_H
 
-#include "plan/rows.h"
+#include "plan/walk.h"
 
 typedef struct ks_branch {
     int32_t variant;  /* index in the grid; -1: the floor's branch */
@@ -20,31 +20,23 @@ typedef struct ks_branch {
     int32_t mask_end; /* last layer in which its mask is on while it computes; -1 for a branch that forks from a leader */
     int32_t edges;    /* KS_EDGES_* of the mask */
     int32_t positions;
-    int32_t n_pos;    /* positions that it ever holds, its storage */
+    int32_t n_pos;    /* positions that it ever holds: its storage */
     int32_t measured; /* rows that are measured */
-    double flops;     /* of the layers that it computes itself and of its measured rows in the head */
+    double flops;     /* ks_walk_cost */
 } ks_branch;
 
 typedef struct ks_branches {
     ks_branch *v;
     size_t n;
     uint64_t *held; /* [n, words] the positions that branch i ever holds */
-    double flops;   /* sum */
-    int64_t rows;   /* sum of n_pos */
-    int64_t measured;
-    int32_t widest; /* largest n_pos */
 } ks_branches;
 
 /* The branches of variants v0 .. v1 - 1 of a sample; with floor the floor's branch comes first. Variants that compute nothing
- * (ks_rows_status) have no branch. Free with ks_branches_free. */
-int ks_branches_new(ks_branches **out, const ks_geometry *g, const ks_grid *grid, int32_t v0, int32_t v1, bool floor);
+ * (ks_rows_status) and those of done (bit v; NULL: none) have no branch. Free with ks_branches_free. */
+int ks_branches_new(ks_branches **out, const ks_geometry *g, const ks_grid *grid, int32_t v0, int32_t v1, bool floor, const uint64_t *done);
 void ks_branches_free(ks_branches *b);
 
-/* FLOPs (a multiplication and an addition count 2) of one layer whose changed rows are `in` at entry and `out` at exit. */
-double ks_layer_flops(const ks_geometry *g, int32_t l, const uint64_t *in, const uint64_t *out);
-/* The trunk: every row in every layer; in the last one only measured rows go through projection and MLP. head: rows in the head. */
-double ks_trunk_flops(const ks_geometry *g, int32_t measured);
-/* One forward of the plain way: every row of every layer, logits at the last position. */
-double ks_forward_flops(const ks_geometry *g);
+/* Whether a variant of this sample computes anything. */
+bool ks_has_branch(const ks_geometry *g, const ks_grid *grid, int32_t v);
 
 #endif

@@ -2,31 +2,26 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "plan/forecast.h"
 
+#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum {
     CHUNK_ROWS = 2040,        /* enough rows that packing weights is under 1 % of a product */
     MEASURE_BYTES = 64 << 20, /* logit changes at a time */
     MEASURE_MIN = 16,
     MEASURE_MAX = 512,
+    UNIT_ROWS = 256, /* a unit of fewer rows would be slow: it may be a pass of its own */
+    TRIES = 5,       /* cuts that are tried, from whole samples on */
 };
 
 void ks_plan_free(ks_plan *p)
 {
     if (!p) return;
+    ks_forecast_free(p->forecast);
     free(p->units);
-    free(p->rank_flops);
-    free(p->rank_passes);
     free(p);
-}
-
-bool ks_unit_all_positions(const ks_grid *grid, const ks_unit *u)
-{
-    for (int32_t v = u->v0; v < u->v1; v++)
-        if (grid->variants[v].positions == KS_POSITIONS_ALL) return true;
-    return false;
 }
 
 static int64_t min64(int64_t a, int64_t b)
@@ -39,21 +34,27 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-void ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u, const ks_branches *b)
+const uint64_t *ks_problem_done(const ks_problem *problem, int32_t sample)
+{
+    return problem->done ? problem->done + (size_t)sample * ks_done_words(problem->grid) : NULL;
+}
+
+void ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u)
 {
     const int64_t T = problem->geometry[u->sample]->T;
     s->trunk_rows += T;
     s->logp += problem->arch->H * T * ((T + 15) / 16 * 16);
-    s->branch_rows += b->rows;
-    s->chunk_rows = max64(s->chunk_rows, max64(b->widest, min64(CHUNK_ROWS, s->branch_rows)));
-    s->base_rows += ks_unit_all_positions(problem->grid, u) ? T : 1;
-    s->measured_rows += b->measured;
+    s->branch_rows += u->rows;
+    s->chunk_rows = max64(s->chunk_rows, max64(u->widest, min64(CHUNK_ROWS, s->branch_rows)));
+    s->base_rows += u->all_positions ? T : 1;
+    s->measured_rows += u->measured;
     s->measure_chunk = min64(s->measured_rows, max64(MEASURE_MIN, min64(MEASURE_MAX, MEASURE_BYTES / (4 * (int64_t)problem->arch->V))));
 }
 
 int ks_unit_branches(ks_branches **out, const ks_problem *problem, const ks_unit *u)
 {
-    return ks_branches_new(out, problem->geometry[u->sample], problem->grid, u->v0, u->v1, problem->floor && u->first);
+    return ks_branches_new(out, problem->geometry[u->sample], problem->grid, u->v0, u->v1, problem->floor && u->first,
+                           ks_problem_done(problem, u->sample));
 }
 
 /* The arrays of sweep/engine.c, one term each, in its order. */
@@ -67,71 +68,167 @@ int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a)
     return 4 * (trunk + s->branch_rows * D + scratch + head) + s->measured_rows * 256;
 }
 
-/* Cuts each sample's variants so that no unit is above max_flops or max_bytes (one variant alone may be above max_flops). */
-typedef struct cutter {
+/* What one sample's variants cost, so that any range of them is a sum. */
+typedef struct costs {
     const ks_problem *problem;
-    ks_unit *units;
-    size_t n, room;
-} cutter;
+    const uint64_t *done; /* of the sample; NULL: none */
+    double trunk[2];      /* measured at the last position, at all */
+    ks_walk_cost floor;
+    struct {
+        bool branch;
+        ks_walk_cost as[2]; /* a leader, a fork */
+    } * v;                  /* [n_variants] not set where done */
+} costs;
 
-static int push_unit(cutter *c, ks_unit u)
+static bool is_done(const costs *c, int32_t v)
 {
-    if (c->n == c->room) {
-        const size_t room = c->room ? 2 * c->room : 64;
-        ks_unit *grown = ks_realloc(c->units, room, sizeof *grown);
-        if (!grown) return KS_EMACHINE;
-        c->units = grown;
-        c->room = room;
-    }
-    c->units[c->n++] = u;
-    return KS_OK;
+    return c->done && ks_set_has(c->done, v);
 }
 
-/* Exact cost of a unit (a cut sample's first variant in a group becomes a leader, which costs more than a fork). */
-static int unit_cost(const ks_problem *problem, ks_unit *u, int64_t *bytes)
+static int cost_sample(costs *c, int32_t sample)
 {
     int rc = KS_OK;
-    ks_branches *b = NULL;
-    const ks_geometry *g = problem->geometry[u->sample];
-    ks_pass_size size = {0};
-    KS_TRY(ks_unit_branches(&b, problem, u));
-    u->flops = b->flops + ks_trunk_flops(g, ks_unit_all_positions(problem->grid, u) ? g->T : 1);
-    ks_pass_size_add(&size, problem, u, b);
-    *bytes = ks_pass_bytes(&size, problem->arch);
+    const ks_problem *problem = c->problem;
+    const ks_geometry *g = problem->geometry[sample];
+    ks_walk *w = NULL;
+    c->done = ks_problem_done(problem, sample);
+    c->trunk[0] = ks_trunk_flops(g, 1);
+    c->trunk[1] = ks_trunk_flops(g, g->T);
+    KS_TRY(ks_walk_new(&w, g));
+    if (problem->floor) KS_TRY(ks_walk_floor(w, &c->floor, NULL));
+    for (int32_t v = 0; v < (int32_t)problem->grid->n_variants; v++) {
+        if (is_done(c, v)) continue;
+        const ks_variant *x = &problem->grid->variants[v];
+        c->v[v].branch = ks_has_branch(g, problem->grid, v);
+        if (!c->v[v].branch) continue;
+        KS_TRY(ks_walk_branch(w, problem->grid->masks[x->mask].edges, x->positions, x->a, x->b, c->v[v].as, NULL));
+    }
 done:
-    ks_branches_free(b);
+    ks_walk_free(w);
     return rc;
 }
 
-static int cut_range(cutter *c, int32_t sample, int32_t v0, int32_t v1, double max_flops, int64_t max_bytes)
+/* Goes through variants in the order of the grid: which of them fork from one before (as ks_branches_new has it). */
+typedef struct leaders {
+    const ks_variant *of[2]; /* by positions */
+} leaders;
+
+static bool forks(leaders *l, const ks_variant *v)
+{
+    const ks_variant *lead = l->of[v->positions];
+    if (lead && lead->mask == v->mask && lead->a == v->a) return true;
+    l->of[v->positions] = v;
+    return false;
+}
+
+static void add_branch(ks_unit *u, const ks_walk_cost *c)
+{
+    u->branches++;
+    u->flops += c->flops;
+    u->rows += c->n_pos;
+    u->measured += c->measured;
+    if (c->n_pos > u->widest) u->widest = c->n_pos;
+}
+
+/* All that follows from a unit's sample, range and `first`. */
+static void sum_unit(const costs *c, ks_unit *u)
+{
+    leaders lead = {0};
+    *u = (ks_unit){.sample = u->sample, .v0 = u->v0, .v1 = u->v1, .first = u->first};
+    if (u->first && c->problem->floor) add_branch(u, &c->floor);
+    for (int32_t v = u->v0; v < u->v1; v++) {
+        const ks_variant *x = &c->problem->grid->variants[v];
+        if (is_done(c, v)) continue;
+        u->cells++;
+        u->all_positions |= x->positions == KS_POSITIONS_ALL;
+        if (c->v[v].branch) add_branch(u, &c->v[v].as[forks(&lead, x)]);
+    }
+    u->flops += c->trunk[u->all_positions];
+}
+
+int ks_unit_measure(const ks_problem *problem, ks_unit *u)
 {
     int rc = KS_OK;
-    ks_unit u = {.sample = sample, .v0 = v0, .v1 = v1, .first = v0 == 0};
-    int64_t bytes = 0;
-    KS_TRY(unit_cost(c->problem, &u, &bytes));
-    if (v1 - v0 > 1 && (u.flops > max_flops || bytes > max_bytes)) {
-        /* Halves by number; groups of equal mask and start are kept whole where a border is near. */
-        const ks_variant *v = c->problem->grid->variants;
-        int32_t middle = v0 + (v1 - v0) / 2;
-        for (int32_t step = 0; step < (v1 - v0) / 4; step++) {
-            const int32_t down = middle - step, up = middle + step;
-            if (v[down].a != v[down - 1].a || v[down].mask != v[down - 1].mask) {
-                middle = down;
-                break;
-            }
-            if (v[up].a != v[up - 1].a || v[up].mask != v[up - 1].mask) {
-                middle = up;
-                break;
-            }
+    costs c = {.problem = problem};
+    KS_NEW(c.v, problem->grid->n_variants);
+    KS_TRY(cost_sample(&c, u->sample));
+    sum_unit(&c, u);
+done:
+    free(c.v);
+    return rc;
+}
+
+typedef struct unit_list {
+    ks_unit *v;
+    size_t n, room;
+} unit_list;
+
+static int push_unit(unit_list *list, const ks_unit *u)
+{
+    if (list->n == list->room) {
+        const size_t room = list->room ? 2 * list->room : 64;
+        ks_unit *grown = ks_realloc(list->v, room, sizeof *grown);
+        if (!grown) return KS_EMACHINE;
+        list->v = grown;
+        list->room = room;
+    }
+    list->v[list->n++] = *u;
+    return KS_OK;
+}
+
+/* Where to cut a unit so that about `goal` FLOPs of its branches stand before. A border between leaders is taken where one is near: behind
+ * any other the next variant becomes a leader, which costs more than a fork. near: in FLOPs. */
+static int32_t middle_of(const costs *c, const ks_unit *u, double goal, double near)
+{
+    const ks_variant *x = c->problem->grid->variants;
+    const bool floor = u->first && c->problem->floor;
+    double sum = floor ? c->floor.flops : 0, nearest = near;
+    leaders lead = {0};
+    int32_t at = -1, border = -1;
+    for (int32_t v = u->v0; v < u->v1; v++) {
+        const bool may_cut = v > u->v0 || floor; /* something stands on both sides */
+        if (may_cut && (at < 0 || sum <= goal)) at = v;
+        if (may_cut && fabs(sum - goal) < nearest && (v == u->v0 || x[v].a != x[v - 1].a || x[v].mask != x[v - 1].mask)) {
+            nearest = fabs(sum - goal);
+            border = v;
         }
-        KS_TRY(cut_range(c, sample, v0, middle, max_flops, max_bytes));
-        KS_TRY(cut_range(c, sample, middle, v1, max_flops, max_bytes));
+        if (sum > goal + near) break;
+        if (!is_done(c, v) && c->v[v].branch) sum += c->v[v].as[forks(&lead, &x[v])].flops;
+    }
+    return border >= 0 ? border : at;
+}
+
+/* Adds a unit's parts: none above max_flops unless it has few rows, none above the budget. */
+static int cut(const costs *c, ks_unit u, double max_flops, int64_t budget, unit_list *out)
+{
+    int rc = KS_OK;
+    ks_pass_size size = {0};
+    while (u.v0 < u.v1 && is_done(c, u.v0)) u.v0++;
+    while (u.v0 < u.v1 && is_done(c, u.v1 - 1)) u.v1--;
+    sum_unit(c, &u);
+    if (!u.cells && !u.first) return KS_OK;
+    ks_pass_size_add(&size, c->problem, &u);
+    const int64_t bytes = ks_pass_bytes(&size, c->problem->arch);
+    const double trunk = c->trunk[u.all_positions];
+    int64_t parts = bytes > budget ? 2 : 1;
+    if (u.flops > max_flops) {
+        const double part = max_flops - trunk > max_flops / 4 ? max_flops - trunk : max_flops / 4;
+        parts = max64(parts, min64((int64_t)fmin(ceil((u.flops - trunk) / part), 1e9), u.rows / UNIT_ROWS));
+    }
+    if (parts > 1 && u.cells + (u.first && c->problem->floor) > 1) {
+        const int64_t half = parts / 2;
+        ks_unit left = u, right = u;
+        const double part = (u.flops - trunk) / (double)parts;
+        left.v1 = right.v0 = middle_of(c, &u, part * (double)half, part / 4);
+        right.first = false;
+        KS_TRY(cut(c, left, max_flops, budget, out));
+        KS_TRY(cut(c, right, max_flops, budget, out));
         goto done;
     }
-    KS_REQUIRE(bytes <= max_bytes, KS_EMACHINE,
+    KS_REQUIRE(bytes <= budget, KS_EMACHINE,
                "sample %s needs %.1f MB of memory for one variant, and --memory leaves %.1f MB: give it more, or shorten the sample",
-               c->problem->names[sample], (double)bytes / 1e6, (double)max_bytes / 1e6);
-    KS_TRY(push_unit(c, u));
+               c->problem->names[u.sample], (double)bytes / 1e6, (double)budget / 1e6);
+    KS_TRY(push_unit(out, &u));
 done:
     return rc;
 }
@@ -141,59 +238,34 @@ static int by_flops(const void *x, const void *y)
     const ks_unit *a = x, *b = y;
     if (a->flops != b->flops) return a->flops < b->flops ? 1 : -1;
     if (a->sample != b->sample) return a->sample - b->sample;
-    return a->v0 - b->v0;
+    if (a->v0 != b->v0) return a->v0 - b->v0;
+    return a->v1 - b->v1;
 }
 
-static int by_rank(const void *x, const void *y)
+/* Everything of a sample that is not done. */
+static ks_unit whole_sample(const ks_problem *problem, size_t sample)
 {
-    const ks_unit *a = x, *b = y;
-    if (a->rank != b->rank) return a->rank - b->rank;
-    if (a->sample != b->sample) return a->sample - b->sample;
-    return a->v0 - b->v0;
+    return (ks_unit){.sample = (int32_t)sample,
+                     .v1 = (int32_t)problem->grid->n_variants,
+                     .first = !problem->baseline_done || !problem->baseline_done[sample]};
 }
 
-/* Longest unit first to the rank that has least; returns the largest load. */
-static double assign(ks_unit *units, size_t n, double *load, int ranks)
-{
-    qsort(units, n, sizeof *units, by_flops);
-    memset(load, 0, (size_t)ranks * sizeof *load);
-    double top = 0;
-    for (size_t i = 0; i < n; i++) {
-        int least = 0;
-        for (int r = 1; r < ranks; r++)
-            if (load[r] < load[least]) least = r;
-        units[i].rank = least;
-        load[least] += units[i].flops;
-        if (load[least] > top) top = load[least];
-    }
-    return top;
-}
-
-/* Greedy passes of each rank's units, in order; and the plan's sums. */
-static int group_passes(ks_plan *p, const ks_problem *problem, int64_t budget)
+/* The units of try 1, 2 ...: a unit is at most a share of what a rank has left to do when the unit's turn comes. Large samples stay whole
+ * and come first, the last ones are cut fine, so most of the sweep pays for no second trunk and the ranks still end together.
+ * whole: the samples as units, most FLOPs first; total: their sum. */
+static int cut_finer(costs *c, const unit_list *whole, double total, int ranks, int64_t budget, unit_list tries[TRIES])
 {
     int rc = KS_OK;
-    ks_pass_size size = {0};
-    for (size_t i = 0; i < p->n_units; i++) {
-        ks_unit *u = &p->units[i];
-        ks_branches *b = NULL;
-        KS_TRY(ks_unit_branches(&b, problem, u));
-        const bool fresh = i == 0 || p->units[i - 1].rank != u->rank;
-        ks_pass_size with = fresh ? (ks_pass_size){0} : size;
-        ks_pass_size_add(&with, problem, u, b);
-        const bool fits = ks_pass_bytes(&with, problem->arch) <= budget;
-        u->pass = fresh ? 0 : p->units[i - 1].pass + !fits;
-        if (!fresh && !fits) {
-            with = (ks_pass_size){0};
-            ks_pass_size_add(&with, problem, u, b);
+    double left = total;
+    for (size_t i = 0; i < whole->n; i++) {
+        const ks_unit *u = &whole->v[i];
+        KS_TRY(cost_sample(c, u->sample));
+        double share = 1;
+        for (int k = 1; k < TRIES; k++, share /= 2) {
+            const double coarse = share * left / ranks, fine = share * total / ranks / 16;
+            KS_TRY(cut(c, *u, coarse > fine ? coarse : fine, budget, &tries[k]));
         }
-        size = with;
-        p->peak_bytes = max64(p->peak_bytes, ks_pass_bytes(&size, problem->arch));
-        p->rank_passes[u->rank] = u->pass + 1;
-        p->branches += (int64_t)b->n;
-        p->rows += b->rows;
-        p->flops += u->flops;
-        ks_branches_free(b);
+        left -= u->flops;
     }
 done:
     return rc;
@@ -202,42 +274,55 @@ done:
 int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t budget)
 {
     int rc = KS_OK;
-    cutter c = {.problem = problem};
-    double *load = NULL, best = 0, total = 0;
+    costs c = {.problem = problem};
+    unit_list whole = {0}, tries[TRIES] = {0};
+    ks_forecast *f = NULL;
     ks_plan *p = NULL;
-    const int32_t n_variants = (int32_t)problem->grid->n_variants;
     KS_NEW(p, 1);
-    KS_NEW(p->rank_flops, ranks);
-    KS_NEW(p->rank_passes, ranks);
-    KS_NEW(load, ranks);
     p->ranks = ranks;
-
-    /* Whole samples first; then finer cuts as long as they shorten the longest rank by more than 2 %. */
-    for (int fine = 1; fine <= 64; fine *= 2) {
-        const double max_flops = fine == 1 ? 1e300 : 2 * total / ranks / fine;
-        c.n = 0;
-        for (size_t s = 0; s < problem->n_samples; s++) KS_TRY(cut_range(&c, (int32_t)s, 0, n_variants, max_flops, budget));
-        const double top = assign(c.units, c.n, load, ranks);
-        if (fine == 1)
-            for (size_t i = 0; i < c.n; i++) total += c.units[i].flops;
-        if (fine == 1 || top < 0.98 * best) {
-            best = top;
-            free(p->units);
-            KS_NEW(p->units, c.n);
-            memcpy(p->units, c.units, c.n * sizeof *c.units);
-            p->n_units = c.n;
-            memcpy(p->rank_flops, load, (size_t)ranks * sizeof *load);
-        }
-        if (best < 1.02 * total / ranks) break;
+    KS_NEW(c.v, problem->grid->n_variants);
+    for (size_t s = 0; s < problem->n_samples; s++) {
+        ks_unit u = whole_sample(problem, s);
+        KS_TRY(cost_sample(&c, (int32_t)s));
+        sum_unit(&c, &u);
+        if (!u.cells && !u.first) continue;
+        KS_TRY(push_unit(&whole, &u));
+        KS_TRY(cut(&c, u, 1e300, budget, &tries[0]));
+        p->cells += u.cells;
+        p->plain_flops += 2 * ks_forward_flops(problem->geometry[s]) * u.cells;
     }
-    qsort(p->units, p->n_units, sizeof *p->units, by_rank);
-    KS_TRY(group_passes(p, problem, budget));
+    if (whole.n) qsort(whole.v, whole.n, sizeof *whole.v, by_flops);
+    for (size_t i = whole.n; i-- > 0;) p->whole_flops += whole.v[i].flops;
 
-    p->cells = (int64_t)problem->n_samples * n_variants;
-    for (size_t s = 0; s < problem->n_samples; s++) p->plain_flops += 2 * ks_forward_flops(problem->geometry[s]) * n_variants;
+    /* Whole samples first, then finer cuts as long as they shorten the sweep by more than 2 %. */
+    for (int k = 0; k < TRIES; k++) {
+        if (k && p->forecast->seconds < 1.02 * p->whole_flops / ranks) break;
+        if (k == 1) KS_TRY(cut_finer(&c, &whole, p->whole_flops, ranks, budget, tries));
+        if (tries[k].n) qsort(tries[k].v, tries[k].n, sizeof *tries[k].v, by_flops);
+        KS_TRY(ks_forecast_new(&f, problem, tries[k].v, tries[k].n, budget, ranks, NULL, NULL));
+        if (k && f->seconds > 0.98 * p->forecast->seconds) {
+            ks_forecast_free(f);
+            f = NULL;
+            continue;
+        }
+        ks_forecast_free(p->forecast);
+        p->forecast = f;
+        f = NULL;
+        free(p->units);
+        p->units = tries[k].v;
+        p->n_units = tries[k].n;
+        tries[k] = (unit_list){0};
+    }
+    for (size_t i = p->n_units; i-- > 0;) {
+        p->flops += p->units[i].flops;
+        p->branches += p->units[i].branches;
+        p->rows += p->units[i].rows;
+    }
 done:
-    free(c.units);
-    free(load);
+    for (int k = 0; k < TRIES; k++) free(tries[k].v);
+    free(whole.v);
+    free(c.v);
+    ks_forecast_free(f);
     if (rc) ks_plan_free(p);
     else *out = p;
     return rc;

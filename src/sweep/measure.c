@@ -151,6 +151,7 @@ static int emit_cells(ks_pass *p, const pass_unit *u, size_t *branch, size_t *ro
 {
     int rc = KS_OK;
     const ks_grid *grid = p->job->problem->grid;
+    const uint64_t *done = ks_problem_done(p->job->problem, u->unit->sample);
     const ks_baseline_row *end = &base[base_row_of(u, u->g->T - 1)];
     ks_position_cell *positions = NULL;
     KS_NEW(positions, u->g->T);
@@ -161,6 +162,7 @@ static int emit_cells(ks_pass *p, const pass_unit *u, size_t *branch, size_t *ro
         ++*branch;
     }
     for (int32_t v = u->unit->v0; v < u->unit->v1; v++) {
+        if (done && ks_set_has(done, v)) continue;
         const ks_variant *variant = &grid->variants[v];
         const ks_mask *mask = &grid->masks[variant->mask];
         const bool all = variant->positions == KS_POSITIONS_ALL;

@@ -89,12 +89,15 @@ static int place_units(ks_pass *p, const ks_unit *units)
         u->unit = &units[i];
         u->g = problem->geometry[units[i].sample];
         u->tokens = &p->job->tokens[units[i].sample];
-        u->all_positions = ks_unit_all_positions(problem->grid, u->unit);
+        u->all_positions = u->unit->all_positions;
         u->item = (ks_attention_item){p->size.trunk_rows, u->g->T, p->size.logp};
         u->base_row = p->size.base_rows;
         if (u->unit->first) KS_NEW(u->strength, (size_t)p->a->L * (size_t)p->a->H);
         KS_TRY(ks_unit_branches(&u->branches, problem, u->unit));
-        ks_pass_size_add(&p->size, problem, u->unit, u->branches);
+        KS_REQUIRE(u->branches->n == (size_t)u->unit->branches, KS_EMACHINE,
+                   "sample %s, variants %d to %d: the plan has %d branches, this rank %zu: do all ranks run the same kosweep?",
+                   problem->names[u->unit->sample], u->unit->v0, u->unit->v1 - 1, u->unit->branches, u->branches->n);
+        ks_pass_size_add(&p->size, problem, u->unit);
         p->n_branches += u->branches->n;
     }
 done:

@@ -2,6 +2,7 @@
 #include "sweep/run.h"
 
 #include "base/log.h"
+#include "plan/queue.h"
 #include "sweep/comm.h"
 #include "sweep/results.h"
 #include "sweep/task.h"
@@ -256,29 +257,42 @@ static int compute(collector *c, const ks_backend *be, ks_device *dev)
     int rc = KS_OK;
     const ks_task *t = c->task;
     const bool root = ks_comm_rank() == 0;
+    const int rank = ks_comm_rank(), ranks = ks_comm_size();
+    ks_unit *own = NULL, *pass = NULL;
+    int32_t *index = NULL;
+    ks_queue *queue = NULL;
     ks_weights *weights = NULL;
     const ks_sink sink = {c, root ? store_baseline : pack_baseline, root ? store_cell : pack_cell, root ? progress : NULL};
     KS_TRY(ks_weights_open(&weights, t->model, t->source));
     const ks_job job = {be, dev, t->model, weights, &t->problem, t->tokens, t->precision, t->save_logits};
-    for (size_t i = 0; i < t->plan->n_units; i++)
-        if (t->plan->units[i].rank == ks_comm_rank()) c->own_total += t->plan->units[i].flops;
-    for (size_t i = 0; i < t->plan->n_units;) {
-        const ks_unit *u = &t->plan->units[i];
-        size_t n = 1;
-        c->pass_flops = u->flops;
-        for (; i + n < t->plan->n_units && u[n].rank == u->rank && u[n].pass == u->pass; n++) c->pass_flops += u[n].flops;
-        if (u->rank == ks_comm_rank()) {
-            KS_TRY(ks_weights_begin(weights, 0, NULL));
-            rc = ks_engine_pass(&job, u, n, &sink);
-            ks_weights_end(weights);
-            if (rc == KS_EINPUT && !c->rank_failed) rc = explain_not_finite(t, rc);
-            if (rc) goto done;
-            c->own_done += c->pass_flops;
-            KS_TRY(root ? gather(c, false) : send_wire(c));
+    /* Unit i of the plan is rank i % ranks's. */
+    size_t n_own = 0;
+    KS_NEW(own, t->plan->n_units);
+    KS_NEW(pass, t->plan->n_units);
+    KS_NEW(index, t->plan->n_units);
+    for (size_t i = (size_t)rank; i < t->plan->n_units; i += (size_t)ranks) own[n_own++] = t->plan->units[i];
+    KS_TRY(ks_queue_new(&queue, &t->problem, own, n_own, t->budget));
+    c->own_total = ks_queue_flops(queue);
+    while (ks_queue_units(queue)) {
+        const size_t n = ks_queue_take(queue, ks_queue_flops(queue), index);
+        c->pass_flops = 0;
+        for (size_t i = 0; i < n; i++) {
+            pass[i] = own[index[i]];
+            c->pass_flops += pass[i].flops;
         }
-        i += n;
+        KS_TRY(ks_weights_begin(weights, 0, NULL));
+        rc = ks_engine_pass(&job, pass, n, &sink);
+        ks_weights_end(weights);
+        if (rc == KS_EINPUT && !c->rank_failed) rc = explain_not_finite(t, rc);
+        if (rc) goto done;
+        c->own_done += c->pass_flops;
+        KS_TRY(root ? gather(c, false) : send_wire(c));
     }
 done:
+    ks_queue_free(queue);
+    free(own);
+    free(pass);
+    free(index);
     ks_weights_close(weights);
     return rc;
 }

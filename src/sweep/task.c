@@ -22,6 +22,8 @@ void ks_task_free(ks_task *t)
     free(t->problem.geometry);
     free(t->problem.names);
     free(t->tokens);
+    free(t->done);
+    free(t->baseline_done);
     ks_plan_free(t->plan);
     ks_grid_free(t->grid);
     ks_samples_free(t->samples);
@@ -91,19 +93,24 @@ done:
 }
 
 /* Weights stay mapped when they fit beside the smallest activations; else they are streamed. */
-static int make_plan(ks_task *t, bool may_stream, int ranks, int64_t memory)
+int ks_task_plan(ks_task *t, int ranks, int64_t memory)
 {
     int rc = KS_OK;
     const int64_t resident = ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
     int64_t activations = memory - KS_PROGRAM_BYTES - ks_weights_predict(t->model, t->source);
-    if (may_stream && resident > (memory - KS_PROGRAM_BYTES) * 7 / 10) {
+    if (t->may_stream && resident > (memory - KS_PROGRAM_BYTES) * 7 / 10) {
         t->source = KS_WEIGHTS_STREAMED;
         activations = memory - KS_PROGRAM_BYTES - ks_weights_predict(t->model, t->source);
     }
     KS_REQUIRE(activations > 0, KS_EMACHINE, "%s: %.1f MB of memory are too few: %s need %.1f MB, the program %.1f MB (--memory)", t->name,
                (double)memory / 1e6, t->source == KS_WEIGHTS_STREAMED ? "two layers of weights" : "resident weights",
                (double)ks_weights_predict(t->model, t->source) / 1e6, KS_PROGRAM_BYTES / 1e6);
-    KS_TRY(ks_plan_new(&t->plan, &t->problem, ranks, activations));
+    t->problem.done = t->done;
+    t->problem.baseline_done = t->baseline_done;
+    ks_plan_free(t->plan);
+    t->plan = NULL;
+    t->budget = activations;
+    KS_TRY(ks_plan_new(&t->plan, &t->problem, ranks, t->budget));
 done:
     return rc;
 }
@@ -119,6 +126,7 @@ int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corp
     KS_GET(t->name, ks_strdup(t->ref->name));
     t->precision = cfg->precision;
     t->source = cfg->weights == KS_SOURCE_STREAMED ? KS_WEIGHTS_STREAMED : KS_WEIGHTS_RESIDENT;
+    t->may_stream = cfg->weights == KS_SOURCE_AUTO;
     t->save_logits = cfg->save_logits;
     t->problem.floor = cfg->floor;
     if (t->ref->path) KS_GET(t->dir, ks_strdup(t->ref->path));
@@ -134,7 +142,7 @@ int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corp
     KS_TRY(ks_grid_new(&t->grid, cfg->sweeps, cfg->n_sweeps, t->problem.arch->L, t->problem.arch->H));
     t->problem.grid = t->grid;
     KS_TRY(make_geometry(t));
-    KS_TRY(make_plan(t, cfg->weights == KS_SOURCE_AUTO, ranks, memory));
+    KS_TRY(ks_task_plan(t, ranks, memory));
 done:
     free(path);
     if (rc) ks_task_free(t);
@@ -169,6 +177,7 @@ static int pack(const ks_task *t, ks_wire *w)
     KS_TRY(KS_PUT(w, t->precision));
     KS_TRY(KS_PUT(w, t->source));
     KS_TRY(KS_PUT(w, t->save_logits));
+    KS_TRY(KS_PUT(w, t->budget));
     KS_TRY(KS_PUT(w, t->problem.floor));
     KS_TRY(KS_PUT(w, t->problem.n_samples));
     for (size_t i = 0; i < t->problem.n_samples; i++) {
@@ -193,6 +202,12 @@ static int pack(const ks_task *t, ks_wire *w)
     }
     KS_TRY(KS_PUT(w, t->grid->n_variants));
     KS_TRY(ks_wire_put(w, t->grid->variants, t->grid->n_variants * sizeof *t->grid->variants));
+    const size_t done = t->done ? t->problem.n_samples * ks_done_words(t->grid) : 0,
+                 baselines = t->baseline_done ? t->problem.n_samples : 0;
+    KS_TRY(KS_PUT(w, done));
+    KS_TRY(ks_wire_put(w, t->done, done * sizeof *t->done));
+    KS_TRY(KS_PUT(w, baselines));
+    KS_TRY(ks_wire_put(w, t->baseline_done, baselines));
     KS_TRY(KS_PUT(w, t->plan->n_units));
     KS_TRY(ks_wire_put(w, t->plan->units, t->plan->n_units * sizeof *t->plan->units));
 done:
@@ -207,6 +222,7 @@ static int unpack(ks_task *t, ks_wire *w)
     KS_TRY(KS_TAKE(w, t->precision));
     KS_TRY(KS_TAKE(w, t->source));
     KS_TRY(KS_TAKE(w, t->save_logits));
+    KS_TRY(KS_TAKE(w, t->budget));
     KS_TRY(KS_TAKE(w, t->problem.floor));
     KS_TRY(KS_TAKE(w, t->problem.n_samples));
     KS_NEW(t->tokens, t->problem.n_samples);
@@ -241,11 +257,20 @@ static int unpack(ks_task *t, ks_wire *w)
     KS_TRY(KS_TAKE(w, t->grid->n_variants));
     KS_NEW(t->grid->variants, t->grid->n_variants);
     KS_TRY(ks_wire_get(w, t->grid->variants, t->grid->n_variants * sizeof *t->grid->variants));
+    size_t done = 0, baselines = 0;
+    KS_TRY(KS_TAKE(w, done));
+    if (done) KS_NEW(t->done, done);
+    KS_TRY(ks_wire_get(w, t->done, done * sizeof *t->done));
+    KS_TRY(KS_TAKE(w, baselines));
+    if (baselines) KS_NEW(t->baseline_done, baselines);
+    KS_TRY(ks_wire_get(w, t->baseline_done, baselines));
     KS_NEW(t->plan, 1);
     KS_TRY(KS_TAKE(w, t->plan->n_units));
     KS_NEW(t->plan->units, t->plan->n_units);
     KS_TRY(ks_wire_get(w, t->plan->units, t->plan->n_units * sizeof *t->plan->units));
     t->problem.grid = t->grid;
+    t->problem.done = t->done;
+    t->problem.baseline_done = t->baseline_done;
 done:
     return rc;
 }

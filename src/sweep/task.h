@@ -20,10 +20,14 @@ typedef struct ks_task {
     bool save_logits;
     ks_tokens *tokens; /* [problem.n_samples] */
     ks_grid *grid;
-    ks_problem problem;
-    ks_plan *plan; /* on ranks other than root: its units only */
+    ks_problem problem;     /* its done and baseline_done are these: */
+    uint64_t *done;         /* [n_samples, ks_done_words] or NULL */
+    uint8_t *baseline_done; /* [n_samples] or NULL */
+    int64_t budget;         /* bytes of activations of a pass */
+    ks_plan *plan;          /* on ranks other than root: its units only */
 
     /* Root only. */
+    bool may_stream; /* --weights auto */
     const ks_model_ref *ref;
     ks_samples *samples;
     ks_tokenizer *tokenizer; /* NULL where the directory has none and no text needs it */
@@ -31,6 +35,8 @@ typedef struct ks_task {
 
 /* Model i of the configuration, resolved, checked, tokenised and planned for `ranks` ranks with `memory` bytes each. Root. */
 int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, int ranks, int64_t memory);
+/* Plans once more, for what is not done by now; the former plan is freed. Root. */
+int ks_task_plan(ks_task *t, int ranks, int64_t memory);
 /* Collective: root's task to every rank; the others get a new one in *task. */
 int ks_task_share(ks_task **task);
 void ks_task_free(ks_task *t);

@@ -1,7 +1,9 @@
 /* The engine on random sweeps: every cell against two whole forwards in double (the oracle), and the same bits however variants and
- * samples are grouped into units and passes. Also: the floor against its definition, and interventions that change nothing. */
+ * samples are grouped into units and passes, and whatever is done already. Also: the floor against its definition, and interventions that
+ * change nothing. */
 #include "base/error.h"
 #include "base/mem.h"
+#include "plan/queue.h"
 #include "support/naive.h"
 #include "sweep/engine.h"
 
@@ -32,6 +34,7 @@ typedef struct outcome {
     double *kl_positions; /* [SAMPLES, n_variants, MAX_T] NaN where not reported */
     ks_baseline baselines[SAMPLES];
     double *strength;      /* [SAMPLES, L, H] */
+    int *times;            /* [SAMPLES, n_variants] how often a cell was reported */
     int reported[SAMPLES]; /* baselines */
     int32_t T[SAMPLES];
     size_t n_variants, per_sample;
@@ -53,6 +56,7 @@ static int on_cell(void *ctx, int32_t sample, int32_t variant, const ks_cell *c,
     outcome *o = ctx;
     const size_t at = (size_t)sample * o->n_variants + (size_t)variant;
     o->cells[at] = *c;
+    o->times[at]++;
     for (size_t t = 0; positions && t < (size_t)o->T[sample]; t++) o->kl_positions[at * MAX_T + t] = positions[t].kl;
     return KS_OK;
 }
@@ -107,27 +111,59 @@ static void fixture_close(fixture *f)
     ks_model_close(f->model);
 }
 
+static void outcome_new(const fixture *f, outcome *o)
+{
+    const size_t n = f->grid->n_variants;
+    *o = (outcome){.n_variants = n, .per_sample = (size_t)f->problem.arch->L * (size_t)f->problem.arch->H};
+    o->cells = ks_calloc(SAMPLES * n, sizeof *o->cells);
+    o->kl_positions = ks_calloc(SAMPLES * n * MAX_T, sizeof *o->kl_positions);
+    o->strength = ks_calloc(SAMPLES * o->per_sample, sizeof *o->strength);
+    o->times = ks_calloc(SAMPLES * n, sizeof *o->times);
+    for (size_t i = 0; i < SAMPLES * n * MAX_T; i++) o->kl_positions[i] = -1;
+    for (int s = 0; s < SAMPLES; s++) o->T[s] = f->tokens[s].T;
+}
+
+static void run_pass(const fixture *f, const ks_unit *units, size_t n, outcome *o)
+{
+    const ks_job job = {f->backend, f->device, f->model, f->weights, &f->problem, f->tokens, KS_PRECISION_FULL, false};
+    const ks_sink sink = {o, on_baseline, on_cell, NULL};
+    assert_int_equal(ks_engine_pass(&job, units, n, &sink), KS_OK);
+}
+
 /* Runs the units of one grouping. pieces: units a sample is cut into; together: all units in one pass, or one pass each. */
 static void run(const fixture *f, int32_t pieces, bool together, outcome *o)
 {
     const int32_t n = (int32_t)f->grid->n_variants;
-    const ks_arch *a = f->problem.arch;
-    *o = (outcome){.n_variants = (size_t)n, .per_sample = (size_t)a->L * (size_t)a->H};
-    o->cells = ks_calloc(SAMPLES * (size_t)n, sizeof *o->cells);
-    o->kl_positions = ks_calloc(SAMPLES * (size_t)n * MAX_T, sizeof *o->kl_positions);
-    o->strength = ks_calloc(SAMPLES * o->per_sample, sizeof *o->strength);
-    for (size_t i = 0; i < SAMPLES * (size_t)n * MAX_T; i++) o->kl_positions[i] = -1;
-    for (int s = 0; s < SAMPLES; s++) o->T[s] = f->tokens[s].T;
+    outcome_new(f, o);
     ks_unit *units = ks_calloc((size_t)(SAMPLES * pieces), sizeof *units);
     size_t n_units = 0;
     for (int32_t s = 0; s < SAMPLES; s++)
         for (int32_t i = 0; i < pieces; i++)
             units[n_units++] = (ks_unit){.sample = s, .v0 = n * i / pieces, .v1 = n * (i + 1) / pieces, .first = i == 0};
-    const ks_job job = {f->backend, f->device, f->model, f->weights, &f->problem, f->tokens, KS_PRECISION_FULL, false};
-    const ks_sink sink = {o, on_baseline, on_cell, NULL};
+    for (size_t i = 0; i < n_units; i++) assert_int_equal(ks_unit_measure(&f->problem, &units[i]), KS_OK);
     const size_t step = together ? n_units : 1;
-    for (size_t i = 0; i < n_units; i += step) assert_int_equal(ks_engine_pass(&job, units + i, step, &sink), KS_OK);
+    for (size_t i = 0; i < n_units; i += step) run_pass(f, units + i, step, o);
     free(units);
+}
+
+/* Runs a plan, in passes of about 1/parts of it. */
+static void run_plan(const fixture *f, int ranks, int parts, outcome *o)
+{
+    ks_plan *p;
+    ks_queue *q;
+    outcome_new(f, o);
+    assert_int_equal(ks_plan_new(&p, &f->problem, ranks, (int64_t)1 << 40), KS_OK);
+    assert_int_equal(ks_queue_new(&q, &f->problem, p->units, p->n_units, (int64_t)1 << 40), KS_OK);
+    int32_t *index = ks_calloc(p->n_units, sizeof *index);
+    ks_unit *pass = ks_calloc(p->n_units, sizeof *pass);
+    for (size_t n; (n = ks_queue_take(q, p->flops / parts, index));) {
+        for (size_t i = 0; i < n; i++) pass[i] = p->units[index[i]];
+        run_pass(f, pass, n, o);
+    }
+    free(index);
+    free(pass);
+    ks_queue_free(q);
+    ks_plan_free(p);
 }
 
 static void outcome_free(outcome *o)
@@ -135,6 +171,7 @@ static void outcome_free(outcome *o)
     free(o->cells);
     free(o->kl_positions);
     free(o->strength);
+    free(o->times);
 }
 
 static int by_value(const void *x, const void *y)
@@ -243,6 +280,17 @@ static bool same_double(double x, double y)
     return memcmp(&x, &y, sizeof x) == 0 || (isnan(x) && isnan(y));
 }
 
+static void assert_same_cell(const outcome *one, const outcome *other, size_t c)
+{
+    const ks_cell *x = &one->cells[c], *y = &other->cells[c];
+    assert_int_equal(other->times[c], 1);
+    assert_int_equal(x->status, y->status);
+    assert_true(same_double(x->kl, y->kl) && same_double(x->kl_reverse, y->kl_reverse) && same_double(x->js, y->js));
+    assert_true(same_double(x->tv, y->tv) && same_double(x->p_top, y->p_top) && same_double(x->dlogit_top, y->dlogit_top));
+    assert_memory_equal(x->top_ids, y->top_ids, sizeof x->top_ids);
+    for (size_t t = 0; t < MAX_T; t++) assert_true(same_double(one->kl_positions[c * MAX_T + t], other->kl_positions[c * MAX_T + t]));
+}
+
 static void groupings_give_the_same_bits(void **state)
 {
     (void)state;
@@ -262,15 +310,7 @@ static void groupings_give_the_same_bits(void **state)
         for (size_t w = 0; w < 4; w++) {
             const int32_t n = (int32_t)f.grid->n_variants;
             run(&f, ways[w].pieces < n ? ways[w].pieces : n, ways[w].together, &other);
-            for (size_t c = 0; c < SAMPLES * one.n_variants; c++) {
-                const ks_cell *x = &one.cells[c], *y = &other.cells[c];
-                assert_int_equal(x->status, y->status);
-                assert_true(same_double(x->kl, y->kl) && same_double(x->kl_reverse, y->kl_reverse) && same_double(x->js, y->js));
-                assert_true(same_double(x->tv, y->tv) && same_double(x->p_top, y->p_top) && same_double(x->dlogit_top, y->dlogit_top));
-                assert_memory_equal(x->top_ids, y->top_ids, sizeof x->top_ids);
-            }
-            for (size_t c = 0; c < SAMPLES * one.n_variants * MAX_T; c++)
-                assert_true(same_double(one.kl_positions[c], other.kl_positions[c]));
+            for (size_t c = 0; c < SAMPLES * one.n_variants; c++) assert_same_cell(&one, &other, c);
             for (int s = 0; s < SAMPLES; s++) {
                 assert_int_equal(other.reported[s], 1);
                 assert_true(same_double(one.baselines[s].floor, other.baselines[s].floor));
@@ -279,6 +319,58 @@ static void groupings_give_the_same_bits(void **state)
             outcome_free(&other);
         }
         outcome_free(&one);
+        fixture_close(&f);
+    }
+}
+
+/* With any cells done already, exactly the others are reported, with the bits of a whole sweep. */
+static void missing_cells_have_the_same_bits(void **state)
+{
+    (void)state;
+    static const char *const some[] = {"a_qwen2", "c_starcoder2", "i_mistral"};
+    for (size_t i = 0; i < 3; i++) {
+        fixture f;
+        ks_sweep sweeps[8];
+        double values[4];
+        int32_t heads[1];
+        fixture_open(&f, some[i], sweeps, random_sweeps(sweeps, values, heads, 4, 4));
+        const size_t n = f.grid->n_variants, words = ks_done_words(f.grid);
+        uint64_t *done = ks_calloc(SAMPLES * words, sizeof *done);
+        uint8_t baseline_done[SAMPLES];
+        outcome one, other;
+        run(&f, 1, true, &one);
+        f.problem.done = done;
+        f.problem.baseline_done = baseline_done;
+        for (int round = 0; round < 12; round++) {
+            const int32_t share = round < 4 ? 0 : draw(100);
+            for (size_t s = 0; s < SAMPLES; s++) {
+                baseline_done[s] = (uint8_t)draw(2);
+                memset(done + s * words, 0, words * sizeof *done);
+                for (int32_t v = 0; v < (int32_t)n; v++) {
+                    const ks_variant *x = &f.grid->variants[v];
+                    /* In the first rounds leaders are done and narrower windows are missing, then the other way round. */
+                    const bool leads = v == 0 || x[-1].mask != x->mask || x[-1].a != x->a;
+                    if (round < 4 ? leads == (round < 2) : draw(100) < share) ks_set_add(done + s * words, v);
+                }
+            }
+            if (round == 11) memset(done, 0xff, words * sizeof *done); /* a sample of which only the baseline may be missing */
+            run_plan(&f, 1 + draw(9), 1 + draw(5), &other);
+            for (size_t s = 0; s < SAMPLES; s++) {
+                for (int32_t v = 0; v < (int32_t)n; v++) {
+                    if (ks_set_has(done + s * words, v)) assert_int_equal(other.times[s * n + (size_t)v], 0);
+                    else assert_same_cell(&one, &other, s * n + (size_t)v);
+                }
+                assert_int_equal(other.reported[s], !baseline_done[s]);
+                if (baseline_done[s]) continue;
+                assert_true(same_double(one.baselines[s].floor, other.baselines[s].floor));
+                assert_true(same_double(one.baselines[s].entropy, other.baselines[s].entropy));
+                assert_memory_equal(one.strength + s * one.per_sample, other.strength + s * one.per_sample,
+                                    one.per_sample * sizeof *one.strength);
+            }
+            outcome_free(&other);
+        }
+        outcome_free(&one);
+        free(done);
         fixture_close(&f);
     }
 }
@@ -340,9 +432,8 @@ static void floor_is_a_rounded_forward(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cells_are_two_whole_forwards),
-        cmocka_unit_test(groupings_give_the_same_bits),
-        cmocka_unit_test(nothing_removed_is_exactly_zero),
+        cmocka_unit_test(cells_are_two_whole_forwards),     cmocka_unit_test(groupings_give_the_same_bits),
+        cmocka_unit_test(missing_cells_have_the_same_bits), cmocka_unit_test(nothing_removed_is_exactly_zero),
         cmocka_unit_test(floor_is_a_rounded_forward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,132 @@
+#include "plan/forecast.h"
+
+#include "base/error.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+
+/* A rank that is free at some time, with the cells of the pass that it has just finished. */
+typedef struct event {
+    double time;
+    int rank;
+    int64_t cells;
+} event;
+
+static bool before(const event *x, const event *y)
+{
+    return x->time != y->time ? x->time < y->time : x->rank < y->rank;
+}
+
+/* The root of a heap of n events has changed. */
+static void sift(event *heap, size_t n)
+{
+    const event e = heap[0];
+    size_t i = 0;
+    for (size_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && before(&heap[child + 1], &heap[child])) child++;
+        if (!before(&heap[child], &e)) break;
+        heap[i] = heap[child];
+    }
+    heap[i] = e;
+}
+
+void ks_forecast_free(ks_forecast *f)
+{
+    if (!f) return;
+    free(f->flops);
+    free(f->end);
+    free(f->passes);
+    free(f->cells);
+    free(f);
+}
+
+int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit *units, size_t n, int64_t budget, int ranks,
+                    const double *speed, const ks_service *service)
+{
+    int rc = KS_OK;
+    const ks_service cost = service ? *service : (ks_service){0};
+    const double longest = cost.max_seconds > 0 ? cost.max_seconds : 1e300;
+    double all = 0, served = 0, owed = 0; /* served: root is busy until then; owed: service that root's own pass has not yet waited for */
+    event *heap = NULL;
+    int32_t *pass = NULL;
+    ks_queue *q = NULL;
+    ks_forecast *f = NULL;
+    KS_NEW(f, 1);
+    f->ranks = ranks;
+    KS_NEW(f->flops, ranks);
+    KS_NEW(f->end, ranks);
+    KS_NEW(f->passes, ranks);
+    KS_NEW(f->cells, ranks);
+    KS_NEW(heap, ranks);
+    KS_NEW(pass, n);
+    KS_TRY(ks_queue_new(&q, problem, units, n, budget));
+    for (int r = 0; r < ranks; r++) {
+        heap[r] = (event){.rank = r};
+        all += speed ? speed[r] : 1;
+    }
+    for (size_t left = (size_t)ranks; left > 0;) {
+        event *e = &heap[0];
+        const int r = e->rank;
+        if (r == 0 && e->cells && owed > 0) { /* root's own arithmetic has lost what it spent on the others meanwhile */
+            e->time += owed;
+            owed = 0;
+            sift(heap, left);
+            continue;
+        }
+        const double v = speed ? speed[r] : 1, work = (double)e->cells * cost.root_cell + (ks_queue_units(q) ? cost.root_pass : 0);
+        const double from = e->time > served ? e->time : served;
+        f->end[r] = e->time;
+        f->root_seconds += work;
+        served = from + work;
+        owed += work;
+        if (!ks_queue_units(q)) {
+            heap[0] = heap[--left];
+            if (left) sift(heap, left);
+            continue;
+        }
+        ks_pass_size size = {0};
+        double flops = 0;
+        const size_t m = ks_queue_take(q, ks_queue_share(ks_queue_flops(q), v, all, longest), pass);
+        e->cells = 0;
+        for (size_t i = 0; i < m; i++) {
+            const ks_unit *u = &units[pass[i]];
+            ks_pass_size_add(&size, problem, u);
+            flops += u->flops;
+            e->cells += u->cells;
+        }
+        const int64_t bytes = ks_pass_bytes(&size, problem->arch);
+        if (bytes > f->peak_bytes) f->peak_bytes = bytes;
+        f->flops[r] += flops;
+        f->cells[r] += e->cells;
+        f->passes[r]++;
+        if (r == 0) owed = 0; /* it has just waited for it */
+        e->time = served + flops / v + (r ? cost.reply : 0);
+        sift(heap, left);
+    }
+    f->seconds = served;
+    for (int r = 0; r < ranks; r++)
+        if (f->end[r] > f->seconds) f->seconds = f->end[r];
+done:
+    ks_queue_free(q);
+    free(heap);
+    free(pass);
+    if (rc) ks_forecast_free(f);
+    else *out = f;
+    return rc;
+}
+
+double ks_forecast_top(const ks_forecast *f)
+{
+    double top = 0;
+    for (int r = 0; r < f->ranks; r++)
+        if (f->flops[r] > top) top = f->flops[r];
+    return top;
+}
+
+int32_t ks_forecast_passes(const ks_forecast *f)
+{
+    int32_t most = 0;
+    for (int r = 0; r < f->ranks; r++)
+        if (f->passes[r] > most) most = f->passes[r];
+    return most;
+}

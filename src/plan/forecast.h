@@ -1,0 +1,35 @@
+/* forecast.h - a sweep acted out: the queue of a plan, ranks that take a pass whenever they are free, and root that serves them. */
+#ifndef KS_PLAN_FORECAST_H
+#define KS_PLAN_FORECAST_H
+
+#include "plan/queue.h"
+
+/* What handing out and gathering cost, in seconds. All 0: only the arithmetic counts. */
+typedef struct ks_service {
+    double root_pass;   /* root's work for a pass: taking it from the queue, messages */
+    double root_cell;   /* root's work for a cell: unpacking, storing, writing */
+    double reply;       /* a rank other than root waits so long for a message's way to root and back */
+    double max_seconds; /* longest pass; 0: any */
+} ks_service;
+
+typedef struct ks_forecast {
+    int ranks;
+    double *flops;       /* [ranks] */
+    double *end;         /* [ranks] seconds until it has nothing left to do */
+    int32_t *passes;     /* [ranks] */
+    int64_t *cells;      /* [ranks] */
+    double seconds;      /* until the last cell is stored */
+    double root_seconds; /* root's service in all */
+    int64_t peak_bytes;  /* activations of the largest pass */
+} ks_forecast;
+
+/* units: most FLOPs first. speed: [ranks] FLOP/s, or NULL for 1 each. service: or NULL for none. Free with ks_forecast_free. */
+int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit *units, size_t n, int64_t budget, int ranks,
+                    const double *speed, const ks_service *service);
+void ks_forecast_free(ks_forecast *f);
+
+/* Largest of the ranks' FLOPs and passes. */
+double ks_forecast_top(const ks_forecast *f);
+int32_t ks_forecast_passes(const ks_forecast *f);
+
+#endif
