@@ -133,7 +133,7 @@ int main(int argc, char **argv)
     int rc = KS_OK;
     arguments a = {0};
     KS_TRY(parse(&a, argc, argv));
-    for (size_t i = 0; !a.help && !a.version && i < a.n; i++) KS_TRY(ks_study_probe(a.paths[i]));
+    for (size_t i = 0; !a.help && !a.version && i < a.n; i++) KS_TRY(ks_study_probe(a.paths[i], false));
     if (a.help) fputs(help, stdout);
     else if (a.version) puts("kosweep-stats " KS_VERSION);
     else if (!strcmp(a.command, "tables")) KS_TRY(ks_tables_print(stdout, a.paths, a.n, &a.o));

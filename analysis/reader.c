@@ -4,11 +4,14 @@
 #include "base/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +21,7 @@ enum { MAX_RANK = 6, MAX_AXIS = 1 << 24 };
 /* Where we are, for messages: the file and the group that is read. */
 typedef struct place {
     const char *path;
+    bool whole; /* read all, not only what the tables need */
     hid_t id;
     char name[512]; /* "/models/tiny/samples" */
 } place;
@@ -60,7 +64,7 @@ done:
 static int open_group(place *out, const place *p, const char *name)
 {
     int rc = KS_OK;
-    *out = (place){.path = p->path};
+    *out = (place){.path = p->path, .whole = p->whole};
     snprintf(out->name, sizeof out->name, "%.250s/%.250s", p->name, name);
     KS_TRY(require(p, name, H5O_TYPE_GROUP));
     TRY_H5(out->id = H5Gopen2(p->id, name, H5P_DEFAULT));
@@ -187,6 +191,14 @@ static int read_doubles(const place *p, const char *name, int rank, const size_t
     return rc;
 }
 
+static int read_floats(const place *p, const char *name, int rank, const size_t *dims, float **out)
+{
+    void *v = NULL;
+    const int rc = read_array(p, name, rank, dims, H5T_NATIVE_FLOAT, &v);
+    if (!rc) *out = v;
+    return rc;
+}
+
 static int read_bytes(const place *p, const char *name, int rank, const size_t *dims, uint8_t **out)
 {
     void *v = NULL;
@@ -294,6 +306,18 @@ done:
     return rc;
 }
 
+/* "" where the attribute is missing. */
+static int read_text_if(const place *p, const char *name, char **out)
+{
+    int rc = KS_OK;
+    htri_t there = 0;
+    TRY_H5(there = H5Aexists(p->id, name));
+    if (there) KS_TRY(read_text(p, name, out));
+    else KS_GET(*out, ks_strdup(""));
+done:
+    return rc;
+}
+
 static int read_int(const place *p, const char *name, int32_t min, int32_t *out)
 {
     int rc = KS_OK;
@@ -348,6 +372,19 @@ static int cell_dims(const ks_study_sweep *s, size_t S, size_t last, size_t *dim
     return rank;
 }
 
+static int read_next_positions(const place *p, int rank, const size_t *dims, ks_study_sweep *s)
+{
+    int rc = KS_OK;
+    bool p_next, dlogit_next;
+    KS_TRY(look_up(p, "p_next_positions", H5O_TYPE_DATASET, &p_next));
+    KS_TRY(look_up(p, "dlogit_next_positions", H5O_TYPE_DATASET, &dlogit_next));
+    if (!p_next || !dlogit_next) goto done;
+    KS_TRY(read_doubles(p, "p_next_positions", rank, dims, &s->p_next_positions));
+    KS_TRY(read_doubles(p, "dlogit_next_positions", rank, dims, &s->dlogit_next_positions));
+done:
+    return rc;
+}
+
 static int read_sweep(const place *sweeps, const ks_study_model *m, const char *name, ks_study_sweep *s)
 {
     int rc = KS_OK;
@@ -360,8 +397,7 @@ static int read_sweep(const place *sweeps, const ks_study_model *m, const char *
     KS_TRY(read_text(p, "edges", &s->edges));
     KS_TRY(read_text(p, "heads", &s->heads));
     KS_TRY(read_text(p, "positions", &s->positions));
-    if (H5Aexists(p->id, "windows") > 0) KS_TRY(read_text(p, "windows", &s->windows));
-    else KS_GET(s->windows, ks_strdup(""));
+    KS_TRY(read_text_if(p, "windows", &s->windows));
     KS_TRY(read_values(p, &s->values, &s->F));
     s->has_factor = s->F > 1;
     s->has_head = !strcmp(s->heads, "each");
@@ -395,6 +431,7 @@ static int read_sweep(const place *sweeps, const ks_study_model *m, const char *
     if (!strcmp(s->positions, "all")) {
         rank = cell_dims(s, m->S, m->T, dims);
         KS_TRY(read_doubles(p, "kl_positions", rank, dims, &s->kl_positions));
+        if (p->whole) KS_TRY(read_next_positions(p, rank, dims, s));
     }
 done:
     close_id(group.id);
@@ -418,8 +455,35 @@ static int read_samples(const place *model, ks_study_model *m)
     KS_TRY(read_bytes(p, "target", 2, dims, &m->target));
     KS_TRY(look_up(p, "token_text", H5O_TYPE_DATASET, &has_text));
     if (has_text) KS_TRY(read_strings(p, "token_text", 2, dims, &m->token_text));
+    if (p->whole) {
+        KS_TRY(read_strings(p, "text", 1, &m->S, &m->sample_texts));
+        KS_TRY(read_ints(p, "token_ids", 2, dims, -1, INT32_MAX, &m->token_ids));
+    }
 done:
     close_id(group.id);
+    return rc;
+}
+
+/* What only a run needs that goes on with the file. */
+static int read_whole_baseline(const place *baseline, const place *attention, ks_study_model *m)
+{
+    int rc = KS_OK;
+    bool has_status, has_logits;
+    size_t dims[3] = {m->S};
+    KS_TRY(axis_length(baseline, "k", &m->BK));
+    dims[1] = m->BK;
+    KS_TRY(read_ints(baseline, "top_ids", 2, dims, -1, INT32_MAX, &m->baseline_top_ids));
+    KS_TRY(read_doubles(baseline, "top_p", 2, dims, &m->baseline_top_p));
+    KS_TRY(look_up(baseline, "status", H5O_TYPE_DATASET, &has_status));
+    if (has_status) KS_TRY(read_bytes(baseline, "status", 1, dims, &m->baseline_status));
+    KS_TRY(look_up(baseline, "logits", H5O_TYPE_DATASET, &has_logits));
+    dims[1] = (size_t)m->vocab;
+    if (has_logits) KS_TRY(read_floats(baseline, "logits", 2, dims, &m->logits));
+    dims[0] = (size_t)m->n_layers;
+    dims[1] = (size_t)m->n_heads;
+    dims[2] = m->S;
+    KS_TRY(read_floats(attention, "by_head", 3, dims, &m->by_head));
+done:
     return rc;
 }
 
@@ -435,6 +499,7 @@ static int read_baseline(const place *model, ks_study_model *m)
     KS_TRY(open_group(&attention, model, "attention"));
     KS_TRY(read_doubles(&attention, "strength", 2, dims, &m->strength));
     KS_TRY(read_doubles(&attention, "uniform", 1, &m->S, &m->uniform));
+    if (model->whole) KS_TRY(read_whole_baseline(&baseline, &attention, m));
     KS_TRY(look_up(model, "top_tokens", H5O_TYPE_GROUP, &has_texts));
     if (has_texts) {
         KS_TRY(open_group(&texts, model, "top_tokens"));
@@ -470,6 +535,12 @@ static int read_model(const place *models, const char *name, ks_study_model *m)
     KS_TRY(read_int(p, "n_layers", 1, &m->n_layers));
     KS_TRY(read_int(p, "n_heads", 1, &m->n_heads));
     KS_TRY(read_int(p, "vocab", 1, &m->vocab));
+    if (p->whole) {
+        KS_TRY(read_text(p, "weights_sha256", &m->weights_sha256));
+        KS_TRY(read_text(p, "tokenizer_sha256", &m->tokenizer_sha256));
+        KS_TRY(read_int(p, "n_kv_heads", 1, &m->n_kv_heads));
+        KS_TRY(read_int(p, "d_model", 1, &m->d_model));
+    }
     KS_TRY(read_samples(p, m));
     KS_TRY(read_baseline(p, m));
     KS_TRY(open_group(&sweeps, p, "sweeps"));
@@ -484,13 +555,43 @@ done:
     return rc;
 }
 
-int ks_study_read(ks_study **out, const char *path)
+static int read_run(const place *root, ks_study *s)
+{
+    int rc = KS_OK;
+    bool there;
+    place group = {0};
+    const place *p = &group;
+    ks_study_run *r = &s->run;
+    const struct {
+        const char *name;
+        char **text;
+        int32_t *number;
+    } fields[] = {{"time", &r->time, NULL},       {"host", &r->host, NULL},
+                  {"backend", &r->backend, NULL}, {"command_line", &r->command_line, NULL},
+                  {"history", &r->history, NULL}, {"ranks", NULL, &r->ranks},
+                  {"threads", NULL, &r->threads}};
+    KS_TRY(read_text(root, "config", &s->config));
+    KS_TRY(read_text(root, "corpus_sha256", &s->corpus_sha256));
+    KS_TRY(look_up(root, "provenance", H5O_TYPE_GROUP, &there));
+    if (there) KS_TRY(open_group(&group, root, "provenance"));
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        const bool has = there && H5Aexists(p->id, fields[i].name) > 0;
+        if (fields[i].number && has) KS_TRY(read_int(p, fields[i].name, 0, fields[i].number));
+        if (fields[i].text && has) KS_TRY(read_text(p, fields[i].name, fields[i].text));
+        if (fields[i].text && !has) KS_GET(*fields[i].text, ks_strdup(""));
+    }
+done:
+    close_id(group.id);
+    return rc;
+}
+
+static int read_study(ks_study **out, const char *path, bool whole)
 {
     int rc = KS_OK;
     ks_study *s = NULL;
     char *schema = NULL, **names = NULL;
     size_t n = 0;
-    place root = {.path = path, .id = 0}, models = {0};
+    place root = {.path = path, .whole = whole}, models = {0};
     const place *p = &root;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     KS_NEW(s, 1);
@@ -501,8 +602,9 @@ int ks_study_read(ks_study **out, const char *path)
     KS_REQUIRE(H5Fis_hdf5(path) > 0, KS_EINPUT, "%s: not an HDF5 file, or damaged at its beginning", path);
     TRY_H5(root.id = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT));
     KS_TRY(read_text(p, "schema", &schema));
-    KS_REQUIRE(!strcmp(schema, "kosweep-1"), KS_EINPUT, "%s: schema \"%.40s\" is not known; this version reads \"kosweep-1\"", path,
-               schema);
+    KS_REQUIRE(!strcmp(schema, "kosweep-1"), whole ? KS_EUSAGE : KS_EINPUT,
+               "%s: schema \"%.40s\" is not known; this version reads \"kosweep-1\"", path, schema);
+    if (whole) KS_TRY(read_run(p, s));
     KS_TRY(open_group(&models, p, "models"));
     KS_TRY(list_groups(&models, &names, &n));
     KS_REQUIRE(n, KS_EINPUT, "%s: holds no model", path);
@@ -519,22 +621,47 @@ done:
     return rc;
 }
 
-int ks_study_probe(const char *path)
+int ks_study_read(ks_study **out, const char *path)
+{
+    return read_study(out, path, false);
+}
+
+int ks_study_read_whole(ks_study **out, const char *path)
+{
+    return read_study(out, path, true);
+}
+
+/* In the child: the last words of a crash stay unheard, a loop ends, and the parent's signals are not ours. Damage can make HDF5 go round
+ * for ever (a global heap of zeros does); reading costs far less processor time than this, however slow the disk. */
+static void become_reader(const char *path)
+{
+    enum { SECONDS = 3, BYTES_A_SECOND = 10 << 20 };
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGXCPU, SIGINT, SIGTERM, SIGUSR1};
+    struct rlimit cpu, no_core = {0, 0};
+    struct stat st = {0};
+    sigset_t none;
+    const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (null < 0 || dup2(null, STDERR_FILENO) < 0 || stat(path, &st) || getrlimit(RLIMIT_CPU, &cpu)) _exit(1);
+    const rlim_t seconds = SECONDS + (rlim_t)st.st_size / BYTES_A_SECOND;
+    if (cpu.rlim_cur > seconds) cpu.rlim_cur = seconds;
+    setrlimit(RLIMIT_CPU, &cpu);
+    setrlimit(RLIMIT_CORE, &no_core);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+int ks_study_probe(const char *path, bool whole)
 {
     int rc = KS_OK, status = 0;
-    enum { SECONDS = 600 }; /* damaged links may form a ring */
-    fflush(NULL);
+    if (access(path, R_OK)) goto done; /* ks_study_read says it in words */
     const pid_t child = fork();
     KS_REQUIRE(child >= 0, KS_EMACHINE, "%s: no process to read it in: %s", path, strerror(errno));
     if (!child) {
-        const struct rlimit no_core = {0, 0};
-        setrlimit(RLIMIT_CORE, &no_core);
-        if (!freopen("/dev/null", "w", stderr)) _exit(1); /* the allocator's last words */
-        signal(SIGSEGV, SIG_DFL);
-        signal(SIGABRT, SIG_DFL);
-        alarm(SECONDS);
+        become_reader(path);
         ks_study *s = NULL;
-        ks_study_read(&s, path); /* its error comes again, in words, when the file is read for good */
+        read_study(&s, path, whole); /* its error comes again, in words, when the file is read for good */
         _exit(0);
     }
     while (waitpid(child, &status, 0) < 0) KS_REQUIRE(errno == EINTR, KS_EMACHINE, "%s: waiting for its reader: %s", path, strerror(errno));
@@ -571,17 +698,44 @@ void ks_study_free(ks_study *study)
                              s->top_ids,
                              s->top_p_baseline,
                              s->top_p_ablated,
-                             s->kl_positions};
+                             s->kl_positions,
+                             s->p_next_positions,
+                             s->dlogit_next_positions};
             for (size_t n = 0; n < sizeof owned / sizeof *owned; n++) free(owned[n]);
         }
-        void *owned[] = {m->name,   m->id,    m->revision, m->architecture, m->weight_dtype, m->precision, m->n_tokens, m->marker,
-                         m->target, m->floor, m->entropy,  m->strength,     m->uniform,      m->text_ids,  m->sweeps};
+        void *owned[] = {m->name,
+                         m->id,
+                         m->revision,
+                         m->architecture,
+                         m->weight_dtype,
+                         m->precision,
+                         m->n_tokens,
+                         m->marker,
+                         m->target,
+                         m->floor,
+                         m->entropy,
+                         m->strength,
+                         m->uniform,
+                         m->text_ids,
+                         m->sweeps,
+                         m->weights_sha256,
+                         m->tokenizer_sha256,
+                         m->token_ids,
+                         m->baseline_top_ids,
+                         m->baseline_top_p,
+                         m->baseline_status,
+                         m->logits,
+                         m->by_head};
         for (size_t n = 0; n < sizeof owned / sizeof *owned; n++) free(owned[n]);
         free_strings(m->ids, m->S);
         free_strings(m->groups, m->S);
         free_strings(m->texts, m->n_texts);
         free_strings(m->token_text, m->S * m->T);
+        free_strings(m->sample_texts, m->S);
     }
+    void *owned[] = {study->run.time,    study->run.host, study->run.backend,  study->run.command_line,
+                     study->run.history, study->config,   study->corpus_sha256};
+    for (size_t n = 0; n < sizeof owned / sizeof *owned; n++) free(owned[n]);
     free(study->models);
     free(study->path);
     free(study);

@@ -1,7 +1,7 @@
 /* reader.h - a result file (docs/result-schema.md) as plain structs, everything checked: types, axes, lengths, ranges.
  * Errors are KS_EINPUT and name file and data set. Nothing here depends on the program that wrote the file; dimension scales are not
  * looked at, only names and shapes.
- * Letters: L layers, H heads, S samples, T tokens of the longest sample, F factors, W windows, K top tokens. */
+ * Letters: L layers, H heads, S samples, T tokens of the longest sample, F factors, W windows, K top tokens, V vocabulary. */
 #ifndef KS_ANALYSIS_READER_H
 #define KS_ANALYSIS_READER_H
 
@@ -27,6 +27,8 @@ typedef struct ks_study_sweep {
     int32_t *top_ids;
     double *top_p_baseline, *top_p_ablated;
     double *kl_positions; /* [F, W, H, S, T], or NULL */
+    /* Whole: [F, W, H, S, T], or NULL where the file has none */
+    double *p_next_positions, *dlogit_next_positions;
 } ks_study_sweep;
 
 typedef struct ks_study_model {
@@ -45,21 +47,50 @@ typedef struct ks_study_model {
     size_t n_texts;
     ks_study_sweep *sweeps;
     size_t n_sweeps;
+
+    /* Whole. */
+    char *weights_sha256, *tokenizer_sha256;
+    int32_t n_kv_heads, d_model;
+    char **sample_texts;       /* [S] "" in a sample given as token ids */
+    int32_t *token_ids;        /* [S, T] -1 behind the last token */
+    int32_t *baseline_top_ids; /* [S, BK] */
+    double *baseline_top_p;    /* [S, BK] */
+    size_t BK;
+    uint8_t *baseline_status; /* [S] 1 = done, or NULL where the file does not say */
+    float *logits;            /* [S, V], or NULL */
+    float *by_head;           /* [L, H, S] */
 } ks_study_model;
+
+/* The run that wrote the file last; all "" and 0 where the file does not say. */
+typedef struct ks_study_run {
+    char *time, *host, *backend, *command_line;
+    char *history; /* a line for each run before it */
+    int32_t ranks, threads;
+} ks_study_run;
 
 typedef struct ks_study {
     char *path;
     ks_study_model *models;
     size_t n_models;
+
+    /* Whole. */
+    char *config, *corpus_sha256;
+    ks_study_run run;
 } ks_study;
 
-/* Free with ks_study_free. */
+/* Reads what the tables need; fields under "Whole" stay NULL. Free with ks_study_free. */
 int ks_study_read(ks_study **out, const char *path);
+/* Reads all that a run needs that goes on with the file. Another schema is KS_EUSAGE. */
+int ks_study_read_whole(ks_study **out, const char *path);
 void ks_study_free(ks_study *s); /* NULL is allowed */
 
-/* Reads the file in a child process and says whether that survived: HDF5's own code crashes on some damaged files. Not under MPI, not with
- * threads. KS_OK where ks_study_read is safe to call (it may still refuse the file). */
-int ks_study_probe(const char *path);
+/* Reads the file, as ks_study_read_whole does where `whole`, in a child process and says whether that survived: HDF5's own code crashes on
+ * some damaged files. KS_OK where the same call is safe here (it may still refuse the file).
+ *
+ * The child is a fork, a copy of this process with this thread only: same heap, same stack, same libraries. What it survives, its parent
+ * survives. It may be called with other threads alive and under MPI, as long as no other thread is inside HDF5: glibc keeps malloc and
+ * stdio usable in such a child, and the child calls nothing else that locks. It leaves by _exit, so MPI's handlers do not run in it. */
+int ks_study_probe(const char *path, bool whole);
 
 /* Place of a cell in the arrays [F, W, H, S]. */
 static inline size_t ks_study_at(const ks_study_model *m, const ks_study_sweep *s, size_t factor, size_t window, size_t head, size_t sample)

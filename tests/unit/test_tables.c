@@ -321,7 +321,7 @@ static void test_hostile(void **state)
         assert_int_equal(fwrite(bad, 1, length, f), length);
         fclose(f);
         free(bad);
-        int rc = ks_study_probe(broken);
+        int rc = ks_study_probe(broken, false);
         if (!rc) {
             ks_study *study = NULL;
             rc = ks_study_read(&study, broken);
