@@ -99,6 +99,50 @@ void scratch_safetensors(const char *dir, const char *name, const ks_st_tensor *
     free(header);
 }
 
+void scratch_llama(const char *dir, const char *name, int L, int D, int F, int V)
+{
+    enum { EACH = 9 };
+    const struct {
+        const char *name;
+        int64_t rows, cols;
+    } layer[EACH] = {{"self_attn.q_proj", D, D}, {"self_attn.k_proj", D, D}, {"self_attn.v_proj", D, D},
+                     {"self_attn.o_proj", D, D}, {"mlp.gate_proj", F, D},    {"mlp.up_proj", F, D},
+                     {"mlp.down_proj", D, F},    {"input_layernorm", D, 0},  {"post_attention_layernorm", D, 0}};
+    const size_t n = 2 + EACH * (size_t)L, longest = 2 * (size_t)D * (size_t)(V > F ? V : F);
+    ks_st_tensor *t = calloc(n, sizeof *t);
+    char(*names)[96] = calloc(n, sizeof *names), *data = malloc(longest + 2 * n), text[1024];
+    need(t && names && data, name);
+    uint32_t x = 1;
+    for (size_t i = 0; i < longest + 2 * n; i++) {
+        x = x * 1664525u + 1013904223u;
+        data[i] = (char)(x >> 24 & 0x3f); /* small, and never an infinity */
+    }
+    for (size_t i = 0; i < n; i++) {
+        const size_t l = i < 2 ? 0 : (i - 2) / EACH, k = i < 2 ? 0 : (i - 2) % EACH;
+        if (i < 2) snprintf(names[i], sizeof names[i], "%s", i ? "model.norm.weight" : "model.embed_tokens.weight");
+        else snprintf(names[i], sizeof names[i], "model.layers.%zu.%s.weight", l, layer[k].name);
+        const int64_t rows = i == 0 ? V : i == 1 ? D : layer[k].rows, cols = i == 0 ? D : i == 1 ? 0 : layer[k].cols;
+        t[i] = (ks_st_tensor){.name = names[i],
+                              .dtype_name = "BF16",
+                              .n_dims = cols ? 2 : 1,
+                              .shape = {rows, cols},
+                              .bytes = 2 * rows * (cols ? cols : 1),
+                              .data = data + 2 * i};
+    }
+    snprintf(text, sizeof text,
+             "{\"model_type\":\"llama\",\"num_hidden_layers\":%d,\"hidden_size\":%d,\"num_attention_heads\":4,\"intermediate_size\":%d,"
+             "\"vocab_size\":%d,\"max_position_embeddings\":64,\"tie_word_embeddings\":true}",
+             L, D, F, V);
+    char file[SCRATCH_PATH];
+    snprintf(file, sizeof file, "%s/config.json", name);
+    scratch_text(dir, file, text);
+    snprintf(file, sizeof file, "%s/model.safetensors", name);
+    scratch_safetensors(dir, file, t, n);
+    free(t);
+    free(names);
+    free(data);
+}
+
 cJSON *scratch_json(const char *text)
 {
     cJSON *o = cJSON_Parse(text);

@@ -25,6 +25,9 @@ void scratch_copy(const char *dir, const char *name, const char *from);
 /* Writes dir/name with these tensors (name, dtype_name, shape, data, bytes), one after the other. */
 void scratch_safetensors(const char *dir, const char *name, const ks_st_tensor *t, size_t n);
 
+/* Writes dir/name/ with a llama model of L layers, 4 heads, a tied head [V, D], every tensor with numbers of its own (bf16, finite). */
+void scratch_llama(const char *dir, const char *name, int L, int D, int F, int V);
+
 /* The object of a JSON text, to be edited. Free with cJSON_Delete. */
 cJSON *scratch_json(const char *text);
 /* Sets key to the value of this JSON text; NULL removes it. */

@@ -488,34 +488,8 @@ static long status_kb(const char *key)
 static void test_streaming_holds_two_buffers(void **state)
 {
     (void)state;
-    enum { L = 24, D = 256, F = 512, V = 10000, EACH = 9, N = 2 + EACH * L };
-    static const struct {
-        const char *name;
-        int64_t rows, cols;
-    } layer[EACH] = {{"self_attn.q_proj", D, D}, {"self_attn.k_proj", D, D}, {"self_attn.v_proj", D, D},
-                     {"self_attn.o_proj", D, D}, {"mlp.gate_proj", F, D},    {"mlp.up_proj", F, D},
-                     {"mlp.down_proj", D, F},    {"input_layernorm", D, 0},  {"post_attention_layernorm", D, 0}};
-    ks_st_tensor *t = calloc(N, sizeof *t);
-    char(*name)[96] = calloc(N, sizeof *name);
-    char *data = calloc(V, 2 * D);
-    assert_true(t && name && data);
-    for (int i = 0; i < V * 2 * D; i++) data[i] = (char)(i * 7 % 60);
-    for (int i = 0; i < N; i++) {
-        const int l = (i - 2) / EACH, k = (i - 2) % EACH;
-        if (i < 2) strcpy(name[i], i ? "model.norm.weight" : "model.embed_tokens.weight");
-        else snprintf(name[i], sizeof name[i], "model.layers.%d.%s.weight", l, layer[k].name);
-        const int64_t rows = i == 0 ? V : i == 1 ? D : layer[k].rows, cols = i == 0 ? D : i == 1 ? 0 : layer[k].cols;
-        t[i] = (ks_st_tensor){
-            .name = name[i], .dtype_name = "BF16", .n_dims = cols ? 2 : 1, .shape = {rows, cols}, .bytes = 2 * rows * (cols ? cols : 1)};
-        t[i].data = data + (i < 2 ? 0 : 64 * i);
-    }
-    scratch_text(
-        dir, "large/config.json",
-        "{\"model_type\":\"llama\",\"num_hidden_layers\":24,\"hidden_size\":256,\"num_attention_heads\":4,\"intermediate_size\":512,"
-        "\"vocab_size\":10000,\"max_position_embeddings\":64,\"tie_word_embeddings\":true}");
-    scratch_safetensors(dir, "large/model.safetensors", t, N);
-    free(data);
-
+    enum { L = 24 };
+    scratch_llama(dir, "large", L, 256, 512, 10000);
     ks_model *m = open_model(scratch_path(dir, "large"));
     const long file_before = status_kb("RssFile:"), before = status_kb("VmRSS:");
     ks_weights *w = NULL;
@@ -546,8 +520,6 @@ static void test_streaming_holds_two_buffers(void **state)
     assert_true(status_kb("RssFile:") - file_before < 1024);
     ks_weights_close(w);
     ks_model_close(m);
-    free(t);
-    free(name);
 }
 
 int main(void)
