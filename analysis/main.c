@@ -16,18 +16,20 @@ static const char help[] =
     "  kosweep-stats tables FILE.h5 ... [options]   the published tables that fit what the files hold\n"
     "  kosweep-stats json   FILE.h5 ... [options]   the published experiments' JSON; one object, or {\"experiments\": [...]}\n"
     "  kosweep-stats csv    FILE.h5 ... [options]   one line per cell, for other programs\n"
+    "  kosweep-stats compare FILE.h5 ... [options]  the models of all files in one table, a line per model and sweep\n"
     "\n"
     "  --model NAME     only this model (its name in the file or its id)\n"
     "  --sweep NAME     only this sweep\n"
     "  --window A-B     only this window of layers, both inclusive; A alone is the layer A: tables then shows each sample\n"
     "  --groups a,b     only these groups, in this order; the first two are compared\n"
-    "  --format F       tables: text (default), md, csv, latex, json\n"
+    "  --format F       tables, compare: text (default), md, csv, latex, json\n"
     "  --help, --version\n"
     "\n"
     "Examples\n"
     "  kosweep-stats tables results.h5\n"
     "  kosweep-stats tables results.h5 --sweep layers --window 4\n"
     "  kosweep-stats tables qwen.h5 gemma.h5 --format md > tables.md\n"
+    "  kosweep-stats compare qwen.h5 gemma.h5 --sweep layers\n"
     "  kosweep-stats json results.h5 --sweep around2 --window 1-3 > experiment.json\n"
     "  kosweep-stats csv results.h5 --groups python_doctest,python_baseline\n"
     "\n"
@@ -86,7 +88,7 @@ static int parse_option(arguments *a, const char *name, const char *value)
 static int parse(arguments *a, int argc, char **argv)
 {
     static const char *const options[] = {"--model", "--sweep", "--window", "--groups", "--format", "--help", "--version", NULL};
-    static const char *const commands[] = {"tables", "json", "csv", "figures", "report", "compare", NULL};
+    static const char *const commands[] = {"tables", "json", "csv", "compare", "figures", "report", NULL};
     int rc = KS_OK;
     char *name = NULL;
     KS_NEW(a->paths, argc);
@@ -114,14 +116,14 @@ static int parse(arguments *a, int argc, char **argv)
             const char *near = commands[k] ? NULL : ks_nearest(arg, commands);
             KS_REQUIRE(commands[k], KS_EUSAGE, "unknown command \"%s\"%s%s%s", arg, near ? "; did you mean \"" : "; see --help",
                        near ? near : "", near ? "\"?" : "");
-            KS_REQUIRE(k < 3, KS_EUSAGE, "%s: not in this version; there are tables, json and csv", arg);
+            KS_REQUIRE(k < 4, KS_EUSAGE, "%s: not in this version; there are tables, json, csv and compare", arg);
             a->command = commands[k];
         } else {
             a->paths[a->n++] = arg;
         }
     }
     if (a->help || a->version) goto done;
-    KS_REQUIRE(a->command, KS_EUSAGE, "a command is missing: tables, json or csv; see --help");
+    KS_REQUIRE(a->command, KS_EUSAGE, "a command is missing: tables, json, csv or compare; see --help");
     KS_REQUIRE(a->n, KS_EUSAGE, "%s: a result file is missing; see --help", a->command);
 done:
     free(name);
@@ -137,6 +139,7 @@ int main(int argc, char **argv)
     if (a.help) fputs(help, stdout);
     else if (a.version) puts("kosweep-stats " KS_VERSION);
     else if (!strcmp(a.command, "tables")) KS_TRY(ks_tables_print(stdout, a.paths, a.n, &a.o));
+    else if (!strcmp(a.command, "compare")) KS_TRY(ks_models_print(stdout, a.paths, a.n, &a.o));
     else if (!strcmp(a.command, "json")) KS_TRY(ks_stats_json_write(stdout, a.paths, a.n, &a.o));
     else KS_TRY(ks_cells_csv_write(stdout, a.paths, a.n, &a.o));
     KS_REQUIRE(!fflush(stdout), KS_EMACHINE, "stdout cannot be written: %s", strerror(errno));

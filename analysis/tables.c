@@ -249,6 +249,21 @@ done:
     return rc;
 }
 
+int ks_models_print(FILE *out, const char *const *paths, size_t n, const ks_table_options *opt)
+{
+    int rc = KS_OK;
+    ks_study **studies = NULL;
+    bool first = true;
+    KS_NEW(studies, n);
+    KS_TRY(ks_studies_read(studies, paths, n));
+    KS_TRY(ks_check_choice(studies, n, opt));
+    KS_TRY(ks_table_models(out, studies, n, opt, &first));
+    KS_REQUIRE(!fflush(out) && !ferror(out), KS_EMACHINE, "the table cannot be written: %s", strerror(errno));
+done:
+    ks_studies_free(studies, n);
+    return rc;
+}
+
 /* ---- cells for other programs ---- */
 
 static void csv_number(FILE *out, double x)

@@ -9,6 +9,9 @@
 /* Reads the files and prints every table that fits the chosen sweeps. KS_EINPUT for files, KS_EUSAGE for a choice that fits nothing. */
 int ks_tables_print(FILE *out, const char *const *paths, size_t n, const ks_table_options *opt);
 
+/* The table of models alone, the last one of ks_tables_print: one line per model and sweep. The same errors. */
+int ks_models_print(FILE *out, const char *const *paths, size_t n, const ks_table_options *opt);
+
 /* One CSV line per cell of the chosen sweeps and windows, with a header: for other programs. NaN is empty. */
 int ks_cells_csv_write(FILE *out, const char *const *paths, size_t n, const ks_table_options *opt);
 

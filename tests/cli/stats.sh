@@ -29,7 +29,7 @@ expect 2 "needs a value" "$s" tables x.h5 --model
 expect 2 "--window" "$s" tables x.h5 --window 3-1
 expect 2 "--window" "$s" tables x.h5 --window=-1
 expect 2 "--format" "$s" tables x.h5 --format html
-for later in figures report compare; do expect 2 "not in this version" "$s" $later x.h5; done
+for later in figures report; do expect 2 "not in this version" "$s" $later x.h5; done
 expect 3 "cannot be opened" "$s" tables "$work/none.h5"
 echo '{"a": 1}' >"$work/foreign.h5"
 expect 3 "not an HDF5 file" "$s" tables "$work/foreign.h5"
@@ -46,6 +46,9 @@ if /usr/bin/python3 -c 'import h5py, numpy' 2>/dev/null; then
     expect 2 "there is layers" "$s" tables "$work/foreign.h5" --sweep heads
     "$s" json "$work/foreign.h5" | /usr/bin/python3 -c 'import json, sys; assert len(json.load(sys.stdin)["experiments"]) == 2' || failed=1
     "$s" tables "$work/foreign.h5" --format json | /usr/bin/python3 -c 'import json, sys; [json.loads(l)["rows"] for l in sys.stdin]' || failed=1
+    expect 0 "Models: each sweep's window of largest effect" "$s" compare "$work/foreign.h5"
+    expect 2 "there is layers" "$s" compare "$work/foreign.h5" --sweep heads
+    diff <("$s" compare "$work/foreign.h5" "$work/foreign.h5") <("$s" tables "$work/foreign.h5" "$work/foreign.h5" | sed -n '/^Models:/,$p') || failed=1
     expect 4 "cannot be written" sh -c '"$0" csv "$1" >/dev/full' "$s" "$work/foreign.h5"
     for bytes in 50 500 5000; do
         head -c $bytes "$work/foreign.h5" >"$work/cut.h5"
