@@ -7,5 +7,5 @@ find src analysis tests bench -name '*.[ch]' -print0 | xargs -0 clang-format --d
 # isa/ is written for gcc's vector types, and clang 14 does not know the name of a feature that dispatch.c asks for.
 find src analysis -name '*.c' ! -path '*/isa/*' ! -name dispatch.c -print0 |
     xargs -0 -P "$(nproc)" -n 4 clang-tidy -p "$build" --quiet 2> >(grep -v "warnings\? generated" >&2)
-find launch tests .ci -type f \( -name '*.sh' -o -path .ci/run \) -print0 | xargs -0 shellcheck -x -S warning
+find launch tests .ci -type f \( -name '*.sh' -o -name '*.sbatch' -o -name 'site.env*' -o -path .ci/run \) -print0 | xargs -0 shellcheck -x -S warning
 echo "lint: no findings"
