@@ -13,7 +13,6 @@ enum {
     MEASURE_MIN = 16,
     MEASURE_MAX = 512,
     UNIT_ROWS = 256, /* a unit of fewer rows would be slow: it may be a pass of its own */
-    TRIES = 5,       /* cuts that are tried, from whole samples on */
 };
 
 void ks_plan_free(ks_plan *p)
@@ -250,19 +249,25 @@ static ks_unit whole_sample(const ks_problem *problem, size_t sample)
                      .first = !problem->baseline_done || !problem->baseline_done[sample]};
 }
 
-/* The units of try 1, 2 ...: a unit is at most a share of what a rank has left to do when the unit's turn comes. Large samples stay whole
- * and come first, the last ones are cut fine, so most of the sweep pays for no second trunk and the ranks still end together.
- * whole: the samples as units, most FLOPs first; total: their sum. */
-static int cut_finer(costs *c, const unit_list *whole, double total, int ranks, int64_t budget, unit_list tries[TRIES])
+/* Ways to cut samples, the first not at all. No unit is above `coarse` times a rank's share of the FLOPs that are left when its sample's
+ * turn comes, largest samples first, nor need it be below `fine` times a rank's share of all. So the first samples stay large, the last
+ * ones are cut fine, most of the sweep pays for no second trunk and the ranks still end together. Which way is best depends on how many
+ * samples there are to a rank and how large a trunk is beside its branches; planning tries them all. */
+static const struct {
+    double coarse, fine;
+} ways[] = {{1e300, 1e300}, {1.4, 1.4}, {1.3, 0.4}, {1.3, 0.1}, {1, 0.2}, {1, 0.1}, {1, 0.05}, {0.8, 0.2}, {0.5, 0.5}, {0.5, 0.1}};
+enum { WAYS = sizeof ways / sizeof ways[0] };
+
+/* The units of ways 1, 2 ... whole: the samples as units, most FLOPs first; total: their sum. */
+static int cut_finer(costs *c, const unit_list *whole, double total, int ranks, int64_t budget, unit_list tries[WAYS])
 {
     int rc = KS_OK;
     double left = total;
     for (size_t i = 0; i < whole->n; i++) {
         const ks_unit *u = &whole->v[i];
         KS_TRY(cost_sample(c, u->sample));
-        double share = 1;
-        for (int k = 1; k < TRIES; k++, share /= 2) {
-            const double coarse = share * left / ranks, fine = share * total / ranks / 16;
+        for (int k = 1; k < WAYS; k++) {
+            const double coarse = ways[k].coarse * left / ranks, fine = ways[k].fine * total / ranks;
             KS_TRY(cut(c, *u, coarse > fine ? coarse : fine, budget, &tries[k]));
         }
         left -= u->flops;
@@ -275,9 +280,10 @@ int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t bud
 {
     int rc = KS_OK;
     costs c = {.problem = problem};
-    unit_list whole = {0}, tries[TRIES] = {0};
+    unit_list whole = {0}, tries[WAYS] = {{0}};
     ks_forecast *f = NULL;
     ks_plan *p = NULL;
+    int chosen = 0;
     KS_NEW(p, 1);
     p->ranks = ranks;
     KS_NEW(c.v, problem->grid->n_variants);
@@ -294,13 +300,13 @@ int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t bud
     if (whole.n) qsort(whole.v, whole.n, sizeof *whole.v, by_flops);
     for (size_t i = whole.n; i-- > 0;) p->whole_flops += whole.v[i].flops;
 
-    /* Whole samples first, then finer cuts as long as they shorten the sweep by more than 2 %. */
-    for (int k = 0; k < TRIES; k++) {
+    /* Whole samples, unless another way shortens the sweep by more than 2 %; of the other ways the coarsest that is within 0.5 %. */
+    for (int k = 0; k < WAYS; k++) {
         if (k && p->forecast->seconds < 1.02 * p->whole_flops / ranks) break;
         if (k == 1) KS_TRY(cut_finer(&c, &whole, p->whole_flops, ranks, budget, tries));
         if (tries[k].n) qsort(tries[k].v, tries[k].n, sizeof *tries[k].v, by_flops);
         KS_TRY(ks_forecast_new(&f, problem, tries[k].v, tries[k].n, budget, ranks, NULL, NULL));
-        if (k && f->seconds > 0.98 * p->forecast->seconds) {
+        if (k && f->seconds > (chosen ? 0.995 : 0.98) * p->forecast->seconds) {
             ks_forecast_free(f);
             f = NULL;
             continue;
@@ -311,6 +317,7 @@ int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t bud
         free(p->units);
         p->units = tries[k].v;
         p->n_units = tries[k].n;
+        chosen = k;
         tries[k] = (unit_list){0};
     }
     for (size_t i = p->n_units; i-- > 0;) {
@@ -319,7 +326,7 @@ int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t bud
         p->rows += p->units[i].rows;
     }
 done:
-    for (int k = 0; k < TRIES; k++) free(tries[k].v);
+    for (int k = 0; k < WAYS; k++) free(tries[k].v);
     free(whole.v);
     free(c.v);
     ks_forecast_free(f);
