@@ -6,29 +6,43 @@
 #include "cli/cli.h"
 #include "input/options.h"
 #include "plan/forecast.h"
+#include "sweep/results.h"
 #include "sweep/run.h"
 #include "sweep/task.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void help(void)
 {
-    printf("usage: kosweep plan [CONFIG.json] [options]\n\n"
-           "Prints what a sweep would compute: cells, branches, FLOPs, bytes, memory, passes, balance. Nothing is swept.\n\n%s\n"
-           "Examples\n"
-           "  kosweep plan config/layer_scan.json --ranks 8\n"
-           "  kosweep plan --model models/box --corpus corpus/attention_samples_universal.json --all-windows --json\n",
-           ks_options_help);
+    printf(
+        "usage: kosweep plan [CONFIG.json] [options]\n\n"
+        "Prints what a sweep would compute: cells, branches, FLOPs, bytes, memory, passes, balance, efficiency. Nothing is swept.\n\n%s\n"
+        "Examples\n"
+        "  kosweep plan config/layer_scan.json --ranks 8\n"
+        "  kosweep plan --model models/box --corpus corpus/attention_samples_universal.json --all-windows --json\n",
+        ks_options_help);
 }
 
 typedef struct plan_facts {
     double flops_per_second; /* of a rank: one product with this model's weights, measured now */
-    double seconds;          /* of the slowest rank at that speed */
+    ks_service service;
+    ks_forecast *forecast; /* of ranks of this speed, with root's service */
+    double efficiency;     /* ideal time (FLOPs divide evenly, no sample is cut, root costs nothing) over predicted time */
+    double flush;          /* root's seconds for a flush, whatever is in it */
+    double compute;        /* seconds of the rank that computes longest */
     int64_t bytes_read, weight_bytes, memory_bytes;
     int32_t passes; /* of the rank that has most */
     double balance; /* mean load over largest load */
+    char *note;     /* why the service could not be measured, or NULL */
 } plan_facts;
+
+/* What sweep/comm.c and serve.c make of a pass: root picks units and sends and takes a few messages; a rank waits until root looks for
+ * messages, and then until it looks itself, each at least once a millisecond. */
+static const double ROOT_PASS_SECONDS = 1e-4, REPLY_SECONDS = 2e-3, LONGEST_PASS_SECONDS = 20, FLUSH_SECONDS = 5;
 
 /* Speed of this machine on the product that takes most of the time: up-projection of the first layer, 1024 rows. */
 static int measure_speed(const ks_task *t, const ks_config *cfg, double *flops_per_second)
@@ -61,24 +75,112 @@ done:
     return rc;
 }
 
+/* Cells of made-up values on their way from a message to the file. flush: seconds of a flush of next to nothing; cell: of a cell, beside
+ * it. */
+static int store_cells(ks_results *r, const ks_samples *samples, const ks_sweep *sweep, size_t L, double *flush, double *cell)
+{
+    int rc = KS_OK;
+    enum { CELLS = 2048 };
+    const ks_model_info info = {.name = "service", .n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .d_model = 1, .vocab = 1};
+    const bool all = sweep->positions == KS_POSITIONS_ALL;
+    const size_t W = CELLS / samples->n;
+    ks_window *windows = NULL;
+    ks_position_cell *positions = NULL;
+    ks_wire w = {0};
+    size_t model = 0, index = 0, longest = 0;
+    ks_cell c = {.status = KS_CELL_DONE, .kl = 1e-3, .kl_reverse = 1e-3, .js = 1e-3, .tv = 1e-3, .p_top = 0.5};
+    KS_NEW(windows, W);
+    for (size_t i = 0; i < W; i++) windows[i].a = windows[i].b = (int)(i % L);
+    for (size_t i = 0; i < samples->n; i++)
+        if ((size_t)samples->v[i].T > longest) longest = (size_t)samples->v[i].T;
+    KS_NEW(positions, longest);
+    KS_TRY(ks_results_add_model(r, &info, samples, &model));
+    KS_TRY(ks_results_add_sweep(r, model, sweep, windows, W, 0, &index));
+    KS_TRY(ks_results_flush(r));
+    KS_TRY(ks_results_put_cell(r, model, index, 0, 0, 0, 0, &c, all ? positions : NULL));
+    double begin = ks_seconds();
+    KS_TRY(ks_results_flush(r));
+    *flush = ks_seconds() - begin;
+    begin = ks_seconds();
+    for (size_t i = 0; i < W * samples->n; i++) {
+        KS_TRY(KS_PUT(&w, c));
+        if (all) KS_TRY(ks_wire_put(&w, positions, (size_t)samples->v[i % samples->n].T * sizeof *positions));
+    }
+    for (size_t i = 0; i < W * samples->n; i++) {
+        const size_t sample = i % samples->n;
+        KS_TRY(KS_TAKE(&w, c));
+        if (all) KS_TRY(ks_wire_get(&w, positions, (size_t)samples->v[sample].T * sizeof *positions));
+        KS_TRY(ks_results_put_cell(r, model, index, 0, i / samples->n, 0, sample, &c, all ? positions : NULL));
+    }
+    KS_TRY(ks_results_flush(r));
+    const double rest = ks_seconds() - begin - *flush;
+    *cell = rest > 0 ? rest / (double)(W * samples->n) : 0;
+done:
+    free(w.data);
+    free(windows);
+    free(positions);
+    return rc;
+}
+
+/* Root's seconds for a cell and a flush, measured with a small file beside the output. A cell that several sweeps ask for is stored in
+ * each. Where that file cannot be written the note says so. */
+static int measure_service(const ks_task *t, const ks_config *cfg, plan_facts *f)
+{
+    int rc = KS_OK;
+    enum { SAMPLES = 16 };
+    const ks_samples some = {t->samples->v, t->samples->n < SAMPLES ? t->samples->n : SAMPLES};
+    char *path = NULL, name[] = "service";
+    size_t places = 0;
+    ks_results *r = NULL;
+    ks_sweep sweep = {.name = name};
+    for (size_t s = 0; s < t->grid->n_sweeps; s++) {
+        places += t->grid->sweeps[s].n_factors * t->grid->sweeps[s].W * t->grid->sweeps[s].n_heads;
+        if (cfg->sweeps[s].positions == KS_POSITIONS_ALL) sweep.positions = KS_POSITIONS_ALL;
+    }
+    KS_GET(path, ks_format("%s.plan-%d", cfg->output, (int)getpid()));
+    rc = ks_results_create(&r, path, true, "{}", "");
+    if (!rc) rc = store_cells(r, &some, &sweep, (size_t)t->problem.arch->L, &f->flush, &f->service.root_cell);
+    if (r) ks_results_abandon(r);
+    unlink(path);
+    if (rc) { /* a plan is of use without it */
+        KS_GET(f->note, ks_strdup(ks_error_text()));
+        rc = KS_OK;
+    }
+    f->service.root_cell *= (double)places / (double)t->grid->n_variants;
+    /* Flushes come at regular times; what they leave of root's time is there for the rest. */
+    const double left = 1 - fmin(f->flush / FLUSH_SECONDS, 0.9);
+    f->service.root_cell /= left;
+    f->service.root_pass /= left;
+done:
+    free(path);
+    return rc;
+}
+
 static int gather_facts(const ks_task *t, const ks_config *cfg, plan_facts *f)
 {
     int rc = KS_OK;
     const ks_plan *p = t->plan;
-    double top = 0, sum = 0;
+    double *speed = NULL;
     const int64_t weights = ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
-    for (int r = 0; r < p->ranks; r++) {
-        if (p->forecast->flops[r] > top) top = p->forecast->flops[r];
-        if (p->forecast->passes[r] > f->passes) f->passes = p->forecast->passes[r];
-        sum += p->forecast->flops[r];
-        f->bytes_read += p->forecast->passes[r] * weights;
-    }
+    f->service = (ks_service){.root_pass = ROOT_PASS_SECONDS,
+                              .reply = REPLY_SECONDS,
+                              .max_seconds = LONGEST_PASS_SECONDS,
+                              .root_loss = 1.0 / (cfg->threads ? cfg->threads : ks_default_threads())};
     KS_TRY(measure_speed(t, cfg, &f->flops_per_second));
-    f->seconds = top / f->flops_per_second;
-    f->balance = top > 0 ? sum / p->ranks / top : 1;
+    KS_TRY(measure_service(t, cfg, f));
+    KS_NEW(speed, p->ranks);
+    for (int r = 0; r < p->ranks; r++) speed[r] = f->flops_per_second;
+    KS_TRY(ks_forecast_new(&f->forecast, &t->problem, p->units, p->n_units, t->budget, p->ranks, speed, &f->service));
+    for (int r = 0; r < p->ranks; r++) f->bytes_read += f->forecast->passes[r] * weights;
+    const double top = ks_forecast_top(f->forecast);
+    f->passes = ks_forecast_passes(f->forecast);
+    f->compute = top / f->flops_per_second;
+    f->balance = top > 0 ? p->flops / p->ranks / top : 1;
+    f->efficiency = f->forecast->seconds > 0 ? p->whole_flops / p->ranks / f->flops_per_second / f->forecast->seconds : 1;
     f->weight_bytes = ks_weights_predict(t->model, t->source);
     f->memory_bytes = p->forecast->peak_bytes + f->weight_bytes + KS_PROGRAM_BYTES;
 done:
+    free(speed);
     return rc;
 }
 
@@ -106,14 +208,21 @@ static int print_json(const ks_task *t, const plan_facts *f)
     KS_TRY(add_number(o, "passes", f->passes));
     KS_TRY(add_number(o, "balance", f->balance));
     KS_TRY(add_number(o, "flops_per_second", f->flops_per_second));
-    KS_TRY(add_number(o, "seconds", f->seconds));
+    KS_TRY(add_number(o, "seconds", f->forecast->seconds));
+    KS_TRY(add_number(o, "efficiency", f->efficiency));
+    KS_TRY(add_number(o, "compute_seconds", f->compute));
+    KS_TRY(add_number(o, "root_seconds", f->forecast->root_seconds));
+    KS_TRY(add_number(o, "seconds_per_cell", f->service.root_cell));
+    KS_TRY(add_number(o, "seconds_per_flush", f->flush));
+    KS_TRY(add_number(o, "units", (double)p->n_units));
+    KS_TRY(add_number(o, "flops_whole", p->whole_flops));
     KS_REQUIRE(ranks = cJSON_AddArrayToObject(o, "ranks"), KS_EMACHINE, "out of memory");
     for (int r = 0; r < p->ranks; r++) {
         cJSON *rank = cJSON_CreateObject();
         KS_REQUIRE(rank && cJSON_AddItemToArray(ranks, rank), KS_EMACHINE, "out of memory");
-        KS_TRY(add_number(rank, "cells", (double)p->forecast->cells[r]));
-        KS_TRY(add_number(rank, "flops", p->forecast->flops[r]));
-        KS_TRY(add_number(rank, "passes", p->forecast->passes[r]));
+        KS_TRY(add_number(rank, "cells", (double)f->forecast->cells[r]));
+        KS_TRY(add_number(rank, "flops", f->forecast->flops[r]));
+        KS_TRY(add_number(rank, "passes", f->forecast->passes[r]));
     }
     KS_GET(text, cJSON_PrintUnformatted(o));
     puts(text);
@@ -121,6 +230,27 @@ done:
     cJSON_free(text);
     cJSON_Delete(o);
     return rc;
+}
+
+static void print_ranks(const ks_forecast *f)
+{
+    enum { LINES = 16 };
+    const double n = f->ranks;
+    double low[3] = {1e300, 1e300, 1e300}, high[3] = {0}, sum[3] = {0};
+    for (int r = 0; r < f->ranks; r++) {
+        const double x[3] = {(double)f->cells[r], f->flops[r], f->passes[r]};
+        for (int i = 0; i < 3; i++) {
+            low[i] = x[i] < low[i] ? x[i] : low[i];
+            high[i] = x[i] > high[i] ? x[i] : high[i];
+            sum[i] += x[i];
+        }
+        if (f->ranks <= LINES)
+            printf("    rank %-4d %8lld cells  %.3g FLOPs  %d pass%s\n", r, (long long)f->cells[r], f->flops[r], f->passes[r],
+                   f->passes[r] == 1 ? "" : "es");
+    }
+    if (f->ranks <= LINES) return;
+    printf("    a rank, min / mean / max: %.0f / %.1f / %.0f cells, %.3g / %.3g / %.3g FLOPs, %.0f / %.1f / %.0f passes\n", low[0],
+           sum[0] / n, high[0], low[1], sum[1] / n, high[1], low[2], sum[2] / n, high[2]);
 }
 
 static void print_text(const ks_task *t, const plan_facts *f)
@@ -138,11 +268,16 @@ static void print_text(const ks_task *t, const plan_facts *f)
            (double)p->forecast->peak_bytes / 1e6, (double)f->weight_bytes / 1e6, KS_PROGRAM_BYTES / 1e6);
     printf("  ranks          %d, %zu units, at most %d pass%s a rank, balance %.1f %%\n", p->ranks, p->n_units, f->passes,
            f->passes == 1 ? "" : "es", 100 * f->balance);
-    printf("  time           about %.3g s, if every rank is as fast as this machine's %.0f GFLOP/s (measured now)\n", f->seconds,
+    printf("  time           about %.3g s, if every rank is as fast as this machine's %.0f GFLOP/s (measured now)\n", f->forecast->seconds,
            f->flops_per_second / 1e9);
-    for (int r = 0; p->ranks > 1 && r < p->ranks; r++)
-        printf("    rank %-4d %8lld cells  %.3g FLOPs  %d pass%s\n", r, (long long)p->forecast->cells[r], p->forecast->flops[r],
-               p->forecast->passes[r], p->forecast->passes[r] == 1 ? "" : "es");
+    printf("  efficiency     %.1f %%: cutting samples costs %.1f %% more FLOPs, the rest is waiting\n", 100 * f->efficiency,
+           100 * (p->flops / p->whole_flops - 1));
+    if (f->note) printf("  root           not measured: %s\n", f->note);
+    else
+        printf("  root           %.3g s to gather and write: %.2g us a cell, %.2g ms a flush (measured now)%s\n", f->forecast->root_seconds,
+               1e6 * f->service.root_cell, 1e3 * f->flush,
+               f->forecast->root_seconds > f->compute ? ": THE BOTTLENECK, fewer ranks would do" : "");
+    if (p->ranks > 1) print_ranks(f->forecast);
 }
 
 int ks_cmd_plan(int argc, char **argv)
@@ -165,6 +300,8 @@ int ks_cmd_plan(int argc, char **argv)
         rc = gather_facts(t, cfg, &f);
         if (!rc && cfg->json) rc = print_json(t, &f);
         else if (!rc) print_text(t, &f);
+        ks_forecast_free(f.forecast);
+        free(f.note);
         ks_task_free(t);
         KS_TRY(rc);
     }

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* A rank that is free at some time, with the cells of the pass that it has just finished. */
@@ -14,7 +15,8 @@ typedef struct event {
 
 static bool before(const event *x, const event *y)
 {
-    return x->time != y->time ? x->time < y->time : x->rank < y->rank;
+    if (x->time != y->time) return x->time < y->time;
+    return x->rank && (!y->rank || x->rank < y->rank); /* root last: it has others to serve */
 }
 
 /* The root of a heap of n events has changed. */
@@ -46,7 +48,9 @@ int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit 
     int rc = KS_OK;
     const ks_service cost = service ? *service : (ks_service){0};
     const double longest = cost.max_seconds > 0 ? cost.max_seconds : 1e300;
-    double all = 0, served = 0, owed = 0; /* served: root is busy until then; owed: service that root's own pass has not yet waited for */
+    double all = 0;
+    double busy = 0, handed = 0;  /* root has done all that it was asked for; has handed out all passes that it was asked for */
+    double message = 0, owed = 0; /* storing the last message; service that root's own pass has not yet waited for */
     event *heap = NULL;
     int32_t *pass = NULL;
     ks_queue *q = NULL;
@@ -61,7 +65,7 @@ int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit 
     KS_NEW(pass, n);
     KS_TRY(ks_queue_new(&q, problem, units, n, budget));
     for (int r = 0; r < ranks; r++) {
-        heap[r] = (event){.rank = r};
+        heap[r] = (event){.rank = (r + 1) % ranks};
         all += speed ? speed[r] : 1;
     }
     for (size_t left = (size_t)ranks; left > 0;) {
@@ -73,12 +77,15 @@ int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit 
             sift(heap, left);
             continue;
         }
-        const double v = speed ? speed[r] : 1, work = (double)e->cells * cost.root_cell + (ks_queue_units(q) ? cost.root_pass : 0);
-        const double from = e->time > served ? e->time : served;
+        const double v = speed ? speed[r] : 1, store = (double)e->cells * cost.root_cell, hand_out = ks_queue_units(q) ? cost.root_pass : 0;
+        if (busy <= e->time) message = 0;
+        const double from = fmax(fmin(e->time + message, busy), fmax(e->time, handed)); /* a message that is being stored is not left */
+        busy = fmax(busy, e->time) + store + hand_out;
+        handed = from + hand_out;
+        if (store > 0) message = store;
+        owed += cost.root_loss * (store + hand_out);
+        f->root_seconds += store + hand_out;
         f->end[r] = e->time;
-        f->root_seconds += work;
-        served = from + work;
-        owed += work;
         if (!ks_queue_units(q)) {
             heap[0] = heap[--left];
             if (left) sift(heap, left);
@@ -99,11 +106,11 @@ int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit 
         f->flops[r] += flops;
         f->cells[r] += e->cells;
         f->passes[r]++;
-        if (r == 0) owed = 0; /* it has just waited for it */
-        e->time = served + flops / v + (r ? cost.reply : 0);
+        if (r == 0) owed = cost.root_loss * store; /* for the rest it has just waited */
+        e->time = handed + flops / v + (r ? cost.reply : 0);
         sift(heap, left);
     }
-    f->seconds = served;
+    f->seconds = busy;
     for (int r = 0; r < ranks; r++)
         if (f->end[r] > f->seconds) f->seconds = f->end[r];
 done:

@@ -4,11 +4,13 @@
 
 #include "plan/queue.h"
 
-/* What handing out and gathering cost, in seconds. All 0: only the arithmetic counts. */
+/* What handing out and gathering cost, in seconds. All 0: only the arithmetic counts. Root hands passes out before it stores what has come
+ * meanwhile, so a rank waits for at most the message that is being stored. Root's own first pass is handed out last. */
 typedef struct ks_service {
     double root_pass;   /* root's work for a pass: taking it from the queue, messages */
     double root_cell;   /* root's work for a cell: unpacking, storing, writing */
     double reply;       /* a rank other than root waits so long for a message's way to root and back */
+    double root_loss;   /* what root's own pass loses of a second of service: 1 / threads of a rank */
     double max_seconds; /* longest pass; 0: any */
 } ks_service;
 

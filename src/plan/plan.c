@@ -300,13 +300,13 @@ int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t bud
     if (whole.n) qsort(whole.v, whole.n, sizeof *whole.v, by_flops);
     for (size_t i = whole.n; i-- > 0;) p->whole_flops += whole.v[i].flops;
 
-    /* Whole samples, unless another way shortens the sweep by more than 2 %; of the other ways the coarsest that is within 0.5 %. */
+    /* Whole samples, unless another way shortens the sweep by more than 2 %; of the other ways the best. */
     for (int k = 0; k < WAYS; k++) {
         if (k && p->forecast->seconds < 1.02 * p->whole_flops / ranks) break;
         if (k == 1) KS_TRY(cut_finer(&c, &whole, p->whole_flops, ranks, budget, tries));
         if (tries[k].n) qsort(tries[k].v, tries[k].n, sizeof *tries[k].v, by_flops);
         KS_TRY(ks_forecast_new(&f, problem, tries[k].v, tries[k].n, budget, ranks, NULL, NULL));
-        if (k && f->seconds > (chosen ? 0.995 : 0.98) * p->forecast->seconds) {
+        if (k && f->seconds > (chosen ? 0.999 : 0.98) * p->forecast->seconds) {
             ks_forecast_free(f);
             f = NULL;
             continue;

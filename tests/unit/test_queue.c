@@ -155,7 +155,7 @@ static void service_costs_time(void **state)
         m.units[i].flops = 4 - i;
         m.units[i].cells = 10;
     }
-    const ks_service s = {.root_pass = 0.25, .root_cell = 0.05, .reply = 0.125};
+    const ks_service s = {.root_pass = 0.25, .root_cell = 0.05, .reply = 0.125, .root_loss = 1};
     ks_forecast *f;
     assert_int_equal(ks_forecast_new(&f, &m.problem, m.units, 4, INT64_MAX, 1, NULL, &s), KS_OK);
     assert_int_equal(f->passes[0], 1);
@@ -163,13 +163,14 @@ static void service_costs_time(void **state)
     assert_true(fabs(f->root_seconds - (0.25 + 40 * 0.05)) < 1e-12 && fabs(f->seconds - (0.25 + 10 + 2)) < 1e-12);
     ks_forecast_free(f);
 
-    /* Root takes 4 at 0.25. Rank 1 waits for that, then root serves it until 0.5 with 3, which it has at 0.625 and has done at 3.625. Root
-     * serves its 10 cells and its next pass (2) until 4.375, so it is done at 6.5. Root's own pass has lost 0.25 + 0.75 and ends at 5.25;
-     * its cells and the last unit (1) take until 6, its arithmetic until 7. Rank 1 delivers at 6.5 and is served until 7; root's own last
-     * cells, for which it has lost another 0.5, come at 7.5 and take until 8. */
+    /* Rank 1 is served until 0.25, has 4 at 0.375 and is done at 4.375. Root then takes 3 from 0.5 to 3.5; it stores its 10 cells until 4
+     * and takes 2 at 3.75, having waited 0.25 for it and with 0.5 to lose for its cells. Rank 1 comes at 4.375: root serves it until 4.625
+     * (the last unit, until 5.75) and stores its cells until 5.125. Root's pass would end at 5.75, has lost 0.5 + 0.75 and ends at 7; rank
+     * 1's last cells came at 5.75, so they were stored until 6.25, for which root's pass loses another 0.5: 7.5. Its own last cells take
+     * until 8. */
     assert_int_equal(ks_forecast_new(&f, &m.problem, m.units, 4, INT64_MAX, 2, NULL, &s), KS_OK);
     assert_true(f->passes[0] == 2 && f->passes[1] == 2 && f->flops[0] == 5 && f->flops[1] == 5);
-    assert_true(fabs(f->end[1] - 6.5) < 1e-12 && fabs(f->end[0] - 7.5) < 1e-12 && fabs(f->seconds - 8) < 1e-12);
+    assert_true(fabs(f->end[1] - 5.75) < 1e-12 && fabs(f->end[0] - 7.5) < 1e-12 && fabs(f->seconds - 8) < 1e-12);
     assert_true(fabs(f->root_seconds - (4 * 0.25 + 40 * 0.05)) < 1e-12);
     ks_forecast_free(f);
 
