@@ -45,10 +45,24 @@ static bool unclosed(const char *text, const char *end)
     return quoted || depth > 0;
 }
 
+/* cJSON ends a string at U+0000 without a word, so two different strings would look alike. */
+static int refuse_nul(const char *text, size_t bytes, const char *name)
+{
+    const char *end = text + bytes, *nul = memchr(text, 0, bytes);
+    if (nul) return ks_error(KS_EINPUT, "%s: a NUL byte at offset %td; JSON is text", name, nul - text);
+    for (const char *p = text; (p = memchr(p, '\\', (size_t)(end - p)));) {
+        if (end - p >= 6 && !memcmp(p, "\\u0000", 6))
+            return ks_error(KS_EINPUT, "%s: a string holds \\u0000 at byte %td; the character U+0000 is not supported", name, p - text);
+        p += end - p > 1 ? 2 : 1; /* the escaped character, too, which may be a backslash itself */
+    }
+    return KS_OK;
+}
+
 int ks_json_parse(cJSON **out, const char *text, size_t bytes, const char *name)
 {
-    int rc = KS_OK;
+    int rc = refuse_nul(text, bytes, name);
     const char *end = NULL;
+    if (rc) return rc;
     if (bytes >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, bytes -= 3;
     cJSON *root = cJSON_ParseWithLengthOpts(text, bytes, &end, false);
     if (root)

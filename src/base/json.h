@@ -10,7 +10,7 @@
 /* Whole file into a new NUL-terminated buffer; *bytes excludes the NUL. Free with free(). KS_EINPUT names the path. */
 int ks_file_read(char **out, size_t *bytes, const char *path);
 
-/* Parses a file. Free with cJSON_Delete. Syntax errors name line and column; bytes after the value are errors. */
+/* Parses a file. Free with cJSON_Delete. Syntax errors name line and column; bytes after the value and U+0000 are errors. */
 int ks_json_read(cJSON **out, const char *path);
 int ks_json_parse(cJSON **out, const char *text, size_t bytes, const char *name);
 

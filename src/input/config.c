@@ -478,12 +478,12 @@ done:
     return rc;
 }
 
-int ks_config_load(ks_config **out, const char *path)
+int ks_config_parse(ks_config **out, const char *text, size_t bytes, const char *path)
 {
     int rc = KS_OK;
     cJSON *root = NULL;
     ks_config *c = NULL;
-    KS_TRY(ks_json_read(&root, path));
+    KS_TRY(ks_json_parse(&root, text, bytes, path));
     KS_TRY(ks_config_new(&c));
     KS_TRY(read_config(root, path, c));
     if (!c->n_sweeps) {
@@ -498,6 +498,18 @@ done:
     if (rc) ks_config_free(c);
     else *out = c;
     return rc == KS_EINPUT ? KS_EUSAGE : rc; /* a damaged configuration is a matter of usage */
+}
+
+int ks_config_load(ks_config **out, const char *path)
+{
+    int rc = KS_OK;
+    char *text = NULL;
+    size_t bytes = 0;
+    KS_TRY(ks_file_read(&text, &bytes, path));
+    KS_TRY(ks_config_parse(out, text, bytes, path));
+done:
+    free(text);
+    return rc == KS_EINPUT ? KS_EUSAGE : rc;
 }
 
 int ks_config_check(const ks_config *c)

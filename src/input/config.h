@@ -82,6 +82,8 @@ int ks_config_new(ks_config **out);
 
 /* Reads a configuration file. A file without "sweeps" gets the default sweep ("layers": each layer). */
 int ks_config_load(ks_config **out, const char *path);
+/* The same from memory; `path` begins every message, and relative paths in the text are relative to it. */
+int ks_config_parse(ks_config **out, const char *text, size_t bytes, const char *path);
 
 /* NULL is allowed. */
 void ks_config_free(ks_config *c);

@@ -44,20 +44,6 @@ size_t *ks_char_offsets(const char *text, size_t bytes, size_t *n)
     return offset;
 }
 
-/* cJSON ends a string at an escaped U+0000 without a word, so the file is searched for it. */
-static int refuse_nul(const char *data, size_t bytes, const char *path)
-{
-    const void *nul = memchr(data, 0, bytes);
-    if (nul) return ks_error(KS_EINPUT, "%s: holds a NUL byte at offset %zu; a corpus is text", path, (size_t)((const char *)nul - data));
-    for (size_t i = 0; i + 1 < bytes; i++) {
-        if (data[i] != '\\') continue;
-        if (bytes - i >= 6 && !memcmp(data + i, "\\u0000", 6))
-            return ks_error(KS_EINPUT, "%s: a string holds \\u0000 at byte %zu; the character U+0000 is not supported", path, i);
-        i++; /* the escaped character, which may be a backslash itself */
-    }
-    return KS_OK;
-}
-
 static int ascending(const void *a, const void *b)
 {
     const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -251,7 +237,6 @@ int ks_corpus_parse(ks_corpus **out, const char *data, size_t bytes, const char 
 
     const int64_t bad = invalid_utf8(data, bytes);
     KS_REQUIRE(bad < 0, KS_EINPUT, "%s: not valid UTF-8 at byte %" PRId64, path, bad);
-    KS_TRY(refuse_nul(data, bytes, path));
     KS_TRY(ks_json_parse(&root, data, bytes, path));
     KS_REQUIRE(cJSON_IsObject(root), KS_EINPUT, "%s: a corpus is an object of groups, this is %s", path, ks_json_kind(root));
     const cJSON *version = cJSON_GetObjectItemCaseSensitive(root, "_format_version");

@@ -16,18 +16,6 @@ struct ks_tokenizer {
     ks_tok_post *post;
 };
 
-/* cJSON ends a string at a NUL, so two different tokens could look alike. */
-static int refuse_nul(const char *text, const char *path)
-{
-    for (const char *p = text; (p = strstr(p, "\\u0000")); p++) {
-        size_t slashes = 0;
-        while (p - slashes > text && p[-1 - (ptrdiff_t)slashes] == '\\') slashes++;
-        if (slashes % 2 == 0)
-            return ks_error(KS_EINPUT, "%s: a string with U+0000, at byte %zu, is not supported", path, (size_t)(p - text));
-    }
-    return KS_OK;
-}
-
 static int load(ks_tokenizer *t, const cJSON *root, const char *path)
 {
     static const char *const names[] = {"model", "normalizer", "pre_tokenizer", "added_tokens", "post_processor"};
@@ -50,30 +38,35 @@ done:
     return rc;
 }
 
+int ks_tokenizer_parse(ks_tokenizer **out, const char *text, size_t bytes, const char *name)
+{
+    int rc = KS_OK;
+    cJSON *root = NULL;
+    ks_tokenizer *t = NULL;
+    KS_NEW(t, 1);
+    ks_sha256_hex(t->sha256, text, bytes);
+    const size_t bad = ks_tok_utf8_check(text, bytes);
+    KS_REQUIRE(bad == bytes, KS_EINPUT, "%s: not UTF-8 at byte %zu", name, bad);
+    KS_TRY(ks_json_parse(&root, text, bytes, name));
+    KS_TRY(load(t, root, name));
+done:
+    cJSON_Delete(root);
+    if (rc) ks_tokenizer_free(t);
+    else *out = t;
+    return rc;
+}
+
 int ks_tokenizer_load(ks_tokenizer **out, const char *model_dir)
 {
     int rc = KS_OK;
     char *path = NULL, *text = NULL;
     size_t bytes = 0;
-    cJSON *root = NULL;
-    ks_tokenizer *t = NULL;
-    KS_NEW(t, 1);
     KS_GET(path, ks_format("%s/tokenizer.json", model_dir));
     KS_TRY(ks_file_read(&text, &bytes, path));
-    ks_sha256_hex(t->sha256, text, bytes);
-    const size_t bad = ks_tok_utf8_check(text, bytes);
-    KS_REQUIRE(bad == bytes, KS_EINPUT, "%s: not UTF-8 at byte %zu", path, bad);
-    KS_TRY(refuse_nul(text, path));
-    KS_TRY(ks_json_parse(&root, text, bytes, path));
-    free(text);
-    text = NULL;
-    KS_TRY(load(t, root, path));
+    KS_TRY(ks_tokenizer_parse(out, text, bytes, path));
 done:
-    cJSON_Delete(root);
     free(text);
     free(path);
-    if (rc) ks_tokenizer_free(t);
-    else *out = t;
     return rc;
 }
 

@@ -20,6 +20,8 @@ typedef struct ks_encoding {
 
 /* Reads model_dir/tokenizer.json. KS_EINPUT names file, component, what was expected and found. Free with ks_tokenizer_free. */
 int ks_tokenizer_load(ks_tokenizer **out, const char *model_dir);
+/* The same from memory; `name` begins every message. */
+int ks_tokenizer_parse(ks_tokenizer **out, const char *text, size_t bytes, const char *name);
 void ks_tokenizer_free(ks_tokenizer *t);
 
 /* Tokens of UTF-8 text [bytes]; add_special: with the tokens that the post-processor adds (BOS). KS_EINPUT names the offset of
