@@ -385,6 +385,24 @@ done:
     return rc;
 }
 
+/* A run that was killed may leave numbers beside status 0: they were being written and mean nothing. */
+static void mask_unfinished(ks_study_sweep *s, const ks_study_model *m)
+{
+    double *const one[] = {s->kl, s->kl_reverse, s->js, s->tv, s->p_top, s->dlogit_top};
+    for (size_t i = 0; i < s->F * s->W * s->H * m->S; i++) {
+        if (s->status[i] != KS_STATUS_NOT_COMPUTED) continue;
+        for (size_t a = 0; a < sizeof one / sizeof *one; a++) one[a][i] = NAN;
+        s->top_changed[i] = 0;
+        for (size_t k = i * s->K; k < (i + 1) * s->K; k++) {
+            s->top_ids[k] = -1;
+            s->top_p_baseline[k] = s->top_p_ablated[k] = NAN;
+        }
+        double *const rows[] = {s->kl_positions, s->p_next_positions, s->dlogit_next_positions};
+        for (size_t a = 0; a < sizeof rows / sizeof *rows; a++)
+            for (size_t t = i * m->T; rows[a] && t < (i + 1) * m->T; t++) rows[a][t] = NAN;
+    }
+}
+
 static int read_sweep(const place *sweeps, const ks_study_model *m, const char *name, ks_study_sweep *s)
 {
     int rc = KS_OK;
@@ -409,7 +427,9 @@ static int read_sweep(const place *sweeps, const ks_study_model *m, const char *
         KS_REQUIRE(s->layer_start[w] <= s->layer_end[w], KS_EINPUT, "%s: %s: window %zu ends before it starts", p->path, p->name, w);
     KS_TRY(read_ints(p, "edges_removed", 1, &m->S, -1, INT32_MAX, &s->edges_removed));
 
+    /* The status first: while a sweep runs it is written last, so what it says done is there when the values are read. */
     int rank = cell_dims(s, m->S, 0, dims);
+    KS_TRY(read_bytes(p, "status", rank, dims, &s->status));
     KS_TRY(read_doubles(p, "kl", rank, dims, &s->kl));
     KS_TRY(read_doubles(p, "kl_reverse", rank, dims, &s->kl_reverse));
     KS_TRY(read_doubles(p, "js", rank, dims, &s->js));
@@ -417,11 +437,10 @@ static int read_sweep(const place *sweeps, const ks_study_model *m, const char *
     KS_TRY(read_doubles(p, "p_top", rank, dims, &s->p_top));
     KS_TRY(read_doubles(p, "dlogit_top", rank, dims, &s->dlogit_top));
     KS_TRY(read_bytes(p, "top_changed", rank, dims, &s->top_changed));
-    KS_TRY(read_bytes(p, "status", rank, dims, &s->status));
     for (size_t i = 0; i < product(rank, dims); i++) {
         KS_REQUIRE(s->status[i] < KS_STATUSES, KS_EINPUT, "%s: %s/status[%zu] is %d", p->path, p->name, i, s->status[i]);
         /* One missing value has one face: whatever the file holds, a cell without a result reads as NaN. */
-        if (s->status[i] == KS_STATUS_NOT_COMPUTED || s->status[i] == KS_STATUS_NOT_FINITE || !isfinite(s->kl[i])) s->kl[i] = NAN;
+        if (s->status[i] == KS_STATUS_NOT_FINITE || !isfinite(s->kl[i])) s->kl[i] = NAN;
     }
     KS_TRY(axis_length(p, "k", &s->K));
     rank = cell_dims(s, m->S, s->K, dims);
@@ -433,6 +452,7 @@ static int read_sweep(const place *sweeps, const ks_study_model *m, const char *
         KS_TRY(read_doubles(p, "kl_positions", rank, dims, &s->kl_positions));
         if (p->whole) KS_TRY(read_next_positions(p, rank, dims, s));
     }
+    mask_unfinished(s, m);
 done:
     close_id(group.id);
     return rc;
@@ -468,14 +488,12 @@ done:
 static int read_whole_baseline(const place *baseline, const place *attention, ks_study_model *m)
 {
     int rc = KS_OK;
-    bool has_status, has_logits;
+    bool has_logits;
     size_t dims[3] = {m->S};
     KS_TRY(axis_length(baseline, "k", &m->BK));
     dims[1] = m->BK;
     KS_TRY(read_ints(baseline, "top_ids", 2, dims, -1, INT32_MAX, &m->baseline_top_ids));
     KS_TRY(read_doubles(baseline, "top_p", 2, dims, &m->baseline_top_p));
-    KS_TRY(look_up(baseline, "status", H5O_TYPE_DATASET, &has_status));
-    if (has_status) KS_TRY(read_bytes(baseline, "status", 1, dims, &m->baseline_status));
     KS_TRY(look_up(baseline, "logits", H5O_TYPE_DATASET, &has_logits));
     dims[1] = (size_t)m->vocab;
     if (has_logits) KS_TRY(read_floats(baseline, "logits", 2, dims, &m->logits));
@@ -491,15 +509,24 @@ static int read_baseline(const place *model, ks_study_model *m)
 {
     int rc = KS_OK;
     place baseline = {0}, attention = {0}, texts = {0};
-    bool has_texts = false;
+    bool has_texts = false, has_status = false;
     const size_t dims[2] = {(size_t)m->n_layers, m->S};
     KS_TRY(open_group(&baseline, model, "baseline"));
+    KS_TRY(look_up(&baseline, "status", H5O_TYPE_DATASET, &has_status));
+    if (has_status) KS_TRY(read_bytes(&baseline, "status", 1, &m->S, &m->baseline_status));
     KS_TRY(read_doubles(&baseline, "floor", 1, &m->S, &m->floor));
     KS_TRY(read_doubles(&baseline, "entropy", 1, &m->S, &m->entropy));
     KS_TRY(open_group(&attention, model, "attention"));
     KS_TRY(read_doubles(&attention, "strength", 2, dims, &m->strength));
     KS_TRY(read_doubles(&attention, "uniform", 1, &m->S, &m->uniform));
     if (model->whole) KS_TRY(read_whole_baseline(&baseline, &attention, m));
+    for (size_t i = 0; has_status && i < m->S; i++) {
+        KS_REQUIRE(m->baseline_status[i] <= KS_STATUS_DONE, KS_EINPUT, "%s: %s/status[%zu] is %d", baseline.path, baseline.name, i,
+                   m->baseline_status[i]);
+        if (m->baseline_status[i] == KS_STATUS_DONE) continue;
+        m->floor[i] = m->entropy[i] = m->uniform[i] = NAN;
+        for (size_t l = 0; l < (size_t)m->n_layers; l++) m->strength[l * m->S + i] = NAN;
+    }
     KS_TRY(look_up(model, "top_tokens", H5O_TYPE_GROUP, &has_texts));
     if (has_texts) {
         KS_TRY(open_group(&texts, model, "top_tokens"));
@@ -589,6 +616,7 @@ static int read_study(ks_study **out, const char *path, bool whole)
 {
     int rc = KS_OK;
     ks_study *s = NULL;
+    hid_t access = 0;
     char *schema = NULL, **names = NULL;
     size_t n = 0;
     place root = {.path = path, .whole = whole}, models = {0};
@@ -600,7 +628,12 @@ static int read_study(ks_study **out, const char *path, bool whole)
     KS_REQUIRE(f, KS_EINPUT, "%s: cannot be opened: no such file, or not readable", path);
     fclose(f);
     KS_REQUIRE(H5Fis_hdf5(path) > 0, KS_EINPUT, "%s: not an HDF5 file, or damaged at its beginning", path);
-    TRY_H5(root.id = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT));
+    TRY_H5(access = H5Pcreate(H5P_FILE_ACCESS));
+#if H5_VERSION_GE(1, 10, 7)
+    /* Reading needs no lock, and on NFS HDF5's would collide with that of a sweep which is writing the file. */
+    TRY_H5(H5Pset_file_locking(access, false, true));
+#endif
+    TRY_H5(root.id = H5Fopen(path, H5F_ACC_RDONLY, access));
     KS_TRY(read_text(p, "schema", &schema));
     KS_REQUIRE(!strcmp(schema, "kosweep-1"), whole ? KS_EUSAGE : KS_EINPUT,
                "%s: schema \"%.40s\" is not known; this version reads \"kosweep-1\"", path, schema);
@@ -615,6 +648,7 @@ done:
     free_strings(names, n);
     free(schema);
     close_id(models.id);
+    close_id(access);
     if (root.id > 0) H5Fclose(root.id);
     if (rc) ks_study_free(s);
     else *out = s;

@@ -42,6 +42,7 @@ typedef struct ks_study_model {
     double *floor, *entropy;  /* [S] nats; floor is NaN where it was not measured */
     double *strength;         /* [L, S] */
     double *uniform;          /* [S] */
+    uint8_t *baseline_status; /* [S] 0 not computed, 1 done; NULL in files that do not say */
     int32_t *text_ids;        /* [n_texts] ascending */
     char **texts;             /* [n_texts] */
     size_t n_texts;
@@ -56,9 +57,8 @@ typedef struct ks_study_model {
     int32_t *baseline_top_ids; /* [S, BK] */
     double *baseline_top_p;    /* [S, BK] */
     size_t BK;
-    uint8_t *baseline_status; /* [S] 1 = done, or NULL where the file does not say */
-    float *logits;            /* [S, V], or NULL */
-    float *by_head;           /* [L, H, S] */
+    float *logits;  /* [S, V], or NULL */
+    float *by_head; /* [L, H, S] */
 } ks_study_model;
 
 /* The run that wrote the file last; all "" and 0 where the file does not say. */

@@ -1,20 +1,16 @@
-/* The file lives in HDF5's memory driver and every array beside it in plain memory; a flush copies arrays into the file image and the
- * image to the disk. HDF5 itself thus never meets a full disk, after which it can neither close a file nor let the program end. */
-#define _GNU_SOURCE
+/* The file lives in HDF5's memory driver, and its arrays are filled there, at the places that they have in the file for good. So there is
+ * one copy of everything, and a page of it can be written in place at any time. HDF5 itself never meets a full disk, after which it can
+ * neither close a file nor let the program end. */
 #include "sweep/results.h"
+#include "sweep/results_disk.h"
 #include "sweep/results_h5.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* Arrays of a sweep in the order of sweep_arrays; those from KL_POSITIONS on only with positions: all. */
 enum {
@@ -54,11 +50,11 @@ static const ks_h5_spec sweep_arrays[N_SWEEP_ARRAYS] = {
     [DLOGIT_NEXT_POSITIONS] = {"dlogit_next_positions", KS_F64, CELL_AXES " token", NULL},
 };
 
-enum { B_TOP_IDS, B_TOP_P, B_ENTROPY, B_FLOOR, B_LOGITS, N_BASELINE_ARRAYS };
+enum { B_TOP_IDS, B_TOP_P, B_ENTROPY, B_FLOOR, B_STATUS, B_LOGITS, N_BASELINE_ARRAYS };
 static const ks_h5_spec baseline_arrays[N_BASELINE_ARRAYS] = {
-    [B_TOP_IDS] = {"top_ids", KS_I32, "sample k", NULL},   [B_TOP_P] = {"top_p", KS_F64, "sample k", NULL},
-    [B_ENTROPY] = {"entropy", KS_F64, "sample", "nats"},   [B_FLOOR] = {"floor", KS_F64, "sample", "nats"},
-    [B_LOGITS] = {"logits", KS_F32, "sample vocab", NULL},
+    [B_TOP_IDS] = {"top_ids", KS_I32, "sample k", NULL}, [B_TOP_P] = {"top_p", KS_F64, "sample k", NULL},
+    [B_ENTROPY] = {"entropy", KS_F64, "sample", "nats"}, [B_FLOOR] = {"floor", KS_F64, "sample", "nats"},
+    [B_STATUS] = {"status", KS_U8, "sample", NULL},      [B_LOGITS] = {"logits", KS_F32, "sample vocab", NULL},
 };
 
 enum { A_STRENGTH, A_BY_HEAD, A_UNIFORM, N_ATTENTION_ARRAYS };
@@ -86,7 +82,7 @@ typedef struct model {
 } model;
 
 struct ks_results {
-    char *path, *tmp;
+    ks_disk disk;
     ks_h5_file f;
     ks_h5_group root, models_group;
     model *models;
@@ -98,9 +94,24 @@ static void arrays_free(ks_h5_array *a, size_t n)
     for (size_t i = 0; i < n; i++) ks_h5_array_free(&a[i]);
 }
 
+/* Baselines and cells that are finished. */
+static int64_t count_finished(const ks_results *r)
+{
+    int64_t n = 0;
+    for (size_t m = 0; m < r->n_models; m++)
+        for (size_t s = 0; s <= r->models[m].n_sweeps; s++) {
+            const ks_h5_array *a = s < r->models[m].n_sweeps ? &r->models[m].sweeps[s].a[STATUS] : &r->models[m].b[B_STATUS];
+            const uint8_t *status = a->n ? ks_h5_array_data(a) : NULL;
+            for (size_t i = 0; i < a->n; i++) n += status[i] != KS_CELL_NOT_COMPUTED;
+        }
+    return n;
+}
+
 static void results_free(ks_results *r)
 {
     if (!r) return;
+    /* A sweep that ended before it finished anything leaves nothing that the next one would trip over. */
+    const bool useless = r->disk.fresh && r->disk.ours && !count_finished(r);
     for (size_t m = 0; m < r->n_models; m++) {
         model *M = &r->models[m];
         for (size_t s = 0; s < M->n_sweeps; s++) {
@@ -126,44 +137,20 @@ static void results_free(ks_results *r)
     free(r->models);
     ks_h5_group_close(&r->models_group);
     ks_h5_file_close(&r->f);
-    free(r->tmp);
-    free(r->path);
+    ks_disk_close(&r->disk, useless);
     free(r);
 }
 
 /* ---- create ---- */
 
-static int check_place(ks_results *r, const char *path, bool force)
-{
-    int rc = KS_OK;
-    int fd = -1;
-    struct stat st;
-    if (stat(path, &st) == 0) {
-        KS_REQUIRE(S_ISREG(st.st_mode), KS_EUSAGE, "%s: exists and is not a regular file; --output names another", path);
-        KS_REQUIRE(force, KS_EUSAGE, "%s: exists; --force overwrites, --output names another", path);
-        /* A rename would replace a symbolic link instead of the file it leads to. */
-        r->path = realpath(path, NULL);
-        KS_REQUIRE(r->path, KS_EMACHINE, "%s: %s", path, strerror(errno));
-    } else {
-        KS_GET(r->path, ks_strdup(path));
-    }
-    KS_GET(r->tmp, ks_format("%s.tmp", r->path));
-    /* Asking for permission is not enough: root and network file systems answer yes and refuse later. */
-    fd = open(r->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    KS_REQUIRE(fd >= 0, KS_EMACHINE, "%s: cannot be written: %s", path, strerror(errno));
-    close(fd);
-    unlink(r->tmp);
-done:
-    return rc;
-}
-
-int ks_results_create(ks_results **out, const char *path, bool force, const char *config_json, const char *corpus_sha256)
+int ks_results_create(ks_results **out, const char *path, int mode, const char *config_json, const char *corpus_sha256)
 {
     int rc = KS_OK;
     ks_results *r = NULL;
     KS_NEW(r, 1);
-    KS_TRY(check_place(r, path, force));
-    KS_TRY(ks_h5_file_create(&r->f, r->path));
+    r->disk = (ks_disk){.fd = -1, .stage = -1};
+    KS_TRY(ks_disk_open(&r->disk, path, mode != KS_RESULTS_NEW));
+    KS_TRY(ks_h5_file_create(&r->f, path));
     r->root = (ks_h5_group){.f = &r->f, .id = r->f.id};
     KS_TRY(ks_h5_put_text(&r->root, "schema", "kosweep-1"));
     KS_TRY(ks_h5_put_text(&r->root, "config", config_json));
@@ -172,6 +159,27 @@ int ks_results_create(ks_results **out, const char *path, bool force, const char
 done:
     if (rc) results_free(r);
     else *out = r;
+    return rc;
+}
+
+int ks_results_set_provenance(ks_results *r, const ks_provenance *p)
+{
+    int rc = KS_OK;
+    ks_h5_group g = {0};
+    KS_TRY(ks_h5_group_replace(&g, &r->root, "provenance"));
+    KS_TRY(ks_h5_put_text(&g, "time", p->time));
+    KS_TRY(ks_h5_put_text(&g, "host", p->host));
+    KS_TRY(ks_h5_put_int(&g, "ranks", p->ranks));
+    KS_TRY(ks_h5_put_int(&g, "threads", p->threads));
+    KS_TRY(ks_h5_put_text(&g, "backend", p->backend));
+    KS_TRY(ks_h5_put_text(&g, "device", p->device));
+    KS_TRY(ks_h5_put_text(&g, "isa", p->isa));
+    KS_TRY(ks_h5_put_text(&g, "versions", "kosweep " KS_VERSION ", HDF5 " H5_VERS_INFO));
+    KS_TRY(ks_h5_put_text(&g, "command_line", p->command_line));
+    KS_TRY(ks_h5_put_text(&g, "history", p->history));
+    KS_TRY(ks_h5_put_int64(&g, "weights_bytes_read", p->weights_bytes_read));
+done:
+    ks_h5_group_close(&g);
     return rc;
 }
 
@@ -278,8 +286,8 @@ int ks_results_add_model(ks_results *r, const ks_model_info *info, const ks_samp
 {
     int rc = KS_OK;
     for (size_t m = 0; m < r->n_models; m++)
-        KS_REQUIRE(strcmp(r->models[m].name, info->name), KS_EUSAGE, "%s: two models are named \"%s\"", r->path, info->name);
-    KS_REQUIRE(samples->n, KS_EUSAGE, "%s: model %s has no samples", r->path, info->name);
+        KS_REQUIRE(strcmp(r->models[m].name, info->name), KS_EUSAGE, "%s: two models are named \"%s\"", r->disk.path, info->name);
+    KS_REQUIRE(samples->n, KS_EUSAGE, "%s: model %s has no samples", r->disk.path, info->name);
     KS_REQUIRE(info->n_layers > 0 && info->n_heads > 0 && info->vocab > 0, KS_EMACHINE, "results: model %s has no layers, heads or tokens",
                info->name);
     model *grown = ks_realloc(r->models, r->n_models + 1, sizeof *grown);
@@ -357,7 +365,7 @@ int ks_results_add_sweep(ks_results *r, size_t m, const ks_sweep *s, const ks_wi
     int rc = KS_OK;
     KS_REQUIRE(m < r->n_models, KS_EMACHINE, "results: model %zu of %zu", m, r->n_models);
     model *M = &r->models[m];
-    KS_REQUIRE(W, KS_EUSAGE, "%s: sweep %s has no windows", r->path, s->name);
+    KS_REQUIRE(W, KS_EUSAGE, "%s: sweep %s has no windows", r->disk.path, s->name);
     sweep *grown = ks_realloc(M->sweeps, M->n_sweeps + 1, sizeof *grown);
     KS_REQUIRE(grown, KS_EMACHINE, "%s", ks_error_text());
     M->sweeps = grown;
@@ -380,7 +388,6 @@ int ks_results_add_sweep(ks_results *r, size_t m, const ks_sweep *s, const ks_wi
     g->coordinates = "layer_start layer_end group";
     for (int i = 0; i < (s->positions == KS_POSITIONS_ALL ? N_SWEEP_ARRAYS : KL_POSITIONS); i++)
         KS_TRY(ks_h5_array_create(&w->a[i], g, &sweep_arrays[i]));
-    memset(w->a[EDGES_REMOVED].data, 0, w->a[EDGES_REMOVED].n * sizeof(int32_t));
 done:
     return rc;
 }
@@ -397,9 +404,24 @@ done:
     return rc;
 }
 
-static double or_nan(double x)
+static void set_f64(ks_h5_array *a, size_t i, double x)
 {
-    return isfinite(x) ? x : (double)NAN;
+    *(double *)ks_h5_array_touch(a, i * sizeof x, sizeof x) = isfinite(x) ? x : (double)NAN;
+}
+
+static void set_f32(ks_h5_array *a, size_t i, float x)
+{
+    *(float *)ks_h5_array_touch(a, i * sizeof x, sizeof x) = x;
+}
+
+static void set_i32(ks_h5_array *a, size_t i, int32_t x)
+{
+    *(int32_t *)ks_h5_array_touch(a, i * sizeof x, sizeof x) = x;
+}
+
+static void set_u8(ks_h5_array *a, size_t i, uint8_t x)
+{
+    *(uint8_t *)ks_h5_array_touch(a, i, sizeof x) = x;
 }
 
 int ks_results_put_baseline(ks_results *r, size_t m, size_t sample, const ks_baseline *b, const float *logits,
@@ -409,18 +431,18 @@ int ks_results_put_baseline(ks_results *r, size_t m, size_t sample, const ks_bas
     KS_REQUIRE(m < r->n_models && sample < r->models[m].S, KS_EMACHINE, "results: no model %zu, sample %zu", m, sample);
     model *M = &r->models[m];
     const size_t S = M->S;
-    int32_t *ids = M->b[B_TOP_IDS].data; /* [S, k] */
-    double *p = M->b[B_TOP_P].data;      /* [S, k] */
     for (size_t k = 0; k < KS_TOP_K; k++) {
-        ids[sample * KS_TOP_K + k] = b->top_ids[k];
-        p[sample * KS_TOP_K + k] = or_nan(b->top_p[k]);
+        set_i32(&M->b[B_TOP_IDS], sample * KS_TOP_K + k, b->top_ids[k]);
+        set_f64(&M->b[B_TOP_P], sample * KS_TOP_K + k, b->top_p[k]);
     }
-    ((double *)M->b[B_ENTROPY].data)[sample] = or_nan(b->entropy);
-    ((double *)M->b[B_FLOOR].data)[sample] = or_nan(b->floor);
-    if (logits && M->b[B_LOGITS].data) memcpy((float *)M->b[B_LOGITS].data + sample * M->V, logits, M->V * sizeof *logits);
-    ((double *)M->att[A_UNIFORM].data)[sample] = or_nan(uniform);
-    for (size_t l = 0; strength && l < M->L; l++) ((double *)M->att[A_STRENGTH].data)[l * S + sample] = or_nan(strength[l]);
-    for (size_t i = 0; strength_by_head && i < M->L * M->H; i++) ((float *)M->att[A_BY_HEAD].data)[i * S + sample] = strength_by_head[i];
+    set_f64(&M->b[B_ENTROPY], sample, b->entropy);
+    set_f64(&M->b[B_FLOOR], sample, b->floor);
+    const size_t row = M->V * sizeof *logits;
+    if (logits && M->b[B_LOGITS].n) memcpy(ks_h5_array_touch(&M->b[B_LOGITS], sample * row, row), logits, row);
+    set_f64(&M->att[A_UNIFORM], sample, uniform);
+    for (size_t l = 0; strength && l < M->L; l++) set_f64(&M->att[A_STRENGTH], l * S + sample, strength[l]);
+    for (size_t i = 0; strength_by_head && i < M->L * M->H; i++) set_f32(&M->att[A_BY_HEAD], i * S + sample, strength_by_head[i]);
+    set_u8(&M->b[B_STATUS], sample, KS_CELL_DONE);
 done:
     return rc;
 }
@@ -430,7 +452,7 @@ int ks_results_put_edges(ks_results *r, size_t m, size_t s, size_t sample, int32
     int rc = KS_OK;
     sweep *w = NULL;
     KS_TRY(find_sweep(r, m, s, sample, &w));
-    ((int32_t *)w->a[EDGES_REMOVED].data)[sample] = edges_removed;
+    set_i32(&w->a[EDGES_REMOVED], sample, edges_removed);
 done:
     return rc;
 }
@@ -446,24 +468,24 @@ int ks_results_put_cell(ks_results *r, size_t m, size_t s, size_t factor, size_t
     const model *M = &r->models[m];
     const size_t i = ((factor * w->W + window) * w->H + head) * M->S + sample;
 
-    ((double *)w->a[KL].data)[i] = or_nan(c->kl);
-    ((double *)w->a[KL_REVERSE].data)[i] = or_nan(c->kl_reverse);
-    ((double *)w->a[JS].data)[i] = or_nan(c->js);
-    ((double *)w->a[TV].data)[i] = or_nan(c->tv);
-    ((double *)w->a[P_TOP].data)[i] = or_nan(c->p_top);
-    ((double *)w->a[DLOGIT_TOP].data)[i] = or_nan(c->dlogit_top);
-    ((uint8_t *)w->a[TOP_CHANGED].data)[i] = c->top_changed;
-    ((uint8_t *)w->a[STATUS].data)[i] = c->status == KS_CELL_NOT_COMPUTED || isfinite(c->kl) ? c->status : (uint8_t)KS_CELL_NOT_FINITE;
+    set_f64(&w->a[KL], i, c->kl);
+    set_f64(&w->a[KL_REVERSE], i, c->kl_reverse);
+    set_f64(&w->a[JS], i, c->js);
+    set_f64(&w->a[TV], i, c->tv);
+    set_f64(&w->a[P_TOP], i, c->p_top);
+    set_f64(&w->a[DLOGIT_TOP], i, c->dlogit_top);
+    set_u8(&w->a[TOP_CHANGED], i, c->top_changed);
     for (size_t k = 0; k < KS_TOP_K; k++) {
-        ((int32_t *)w->a[TOP_IDS].data)[i * KS_TOP_K + k] = c->top_ids[k];
-        ((double *)w->a[TOP_P_BASELINE].data)[i * KS_TOP_K + k] = or_nan(c->top_p_baseline[k]);
-        ((double *)w->a[TOP_P_ABLATED].data)[i * KS_TOP_K + k] = or_nan(c->top_p_ablated[k]);
+        set_i32(&w->a[TOP_IDS], i * KS_TOP_K + k, c->top_ids[k]);
+        set_f64(&w->a[TOP_P_BASELINE], i * KS_TOP_K + k, c->top_p_baseline[k]);
+        set_f64(&w->a[TOP_P_ABLATED], i * KS_TOP_K + k, c->top_p_ablated[k]);
     }
-    for (size_t t = 0; positions && w->a[KL_POSITIONS].data && t < (size_t)M->n_tokens[sample]; t++) {
-        ((double *)w->a[KL_POSITIONS].data)[i * M->T + t] = or_nan(positions[t].kl);
-        ((double *)w->a[P_NEXT_POSITIONS].data)[i * M->T + t] = or_nan(positions[t].p_next);
-        ((double *)w->a[DLOGIT_NEXT_POSITIONS].data)[i * M->T + t] = or_nan(positions[t].dlogit_next);
+    for (size_t t = 0; positions && w->a[KL_POSITIONS].n && t < (size_t)M->n_tokens[sample]; t++) {
+        set_f64(&w->a[KL_POSITIONS], i * M->T + t, positions[t].kl);
+        set_f64(&w->a[P_NEXT_POSITIONS], i * M->T + t, positions[t].p_next);
+        set_f64(&w->a[DLOGIT_NEXT_POSITIONS], i * M->T + t, positions[t].dlogit_next);
     }
+    set_u8(&w->a[STATUS], i, c->status == KS_CELL_NOT_COMPUTED || isfinite(c->kl) ? c->status : (uint8_t)KS_CELL_NOT_FINITE);
 done:
     return rc;
 }
@@ -482,7 +504,7 @@ int ks_results_top_ids(const ks_results *r, size_t m, int32_t **ids, size_t *n)
     for (size_t a = 0; a <= M->n_sweeps; a++) {
         const ks_h5_array *from = a < M->n_sweeps ? &M->sweeps[a].a[TOP_IDS] : &M->b[B_TOP_IDS];
         for (size_t i = 0; i < from->n; i++) {
-            const int32_t id = ((const int32_t *)from->data)[i];
+            const int32_t id = ((const int32_t *)ks_h5_array_data(from))[i];
             if (id < 0 || (size_t)id >= M->V || seen[id]) continue;
             seen[id] = 1;
             count++;
@@ -504,7 +526,7 @@ int ks_results_put_token_text(ks_results *r, size_t m, const int32_t *ids, char 
     ks_h5_group g = {0};
     KS_REQUIRE(m < r->n_models, KS_EMACHINE, "results: model %zu of %zu", m, r->n_models);
     if (!n) goto done;
-    KS_TRY(ks_h5_group_create(&g, &r->models[m].group, "top_tokens"));
+    KS_TRY(ks_h5_group_replace(&g, &r->models[m].group, "top_tokens"));
     KS_TRY(ks_h5_index_axis(&g, "entry", n));
     KS_TRY(ks_h5_put(&g, &(ks_h5_spec){"id", KS_I32, "entry", NULL}, ids));
     KS_TRY(ks_h5_put_strings(&g, "text", "entry", (const char *const *)texts));
@@ -515,99 +537,132 @@ done:
 
 /* ---- to the disk ---- */
 
-static int write_all(int fd, const char *data, size_t bytes)
-{
-    while (bytes) {
-        const ssize_t n = write(fd, data, bytes);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return errno;
-        data += n;
-        bytes -= (size_t)n;
-    }
-    return 0;
-}
+/* Calls visit for every array; last: only those that say that others hold results, else only the others. */
+typedef int visitor(ks_results *r, ks_h5_array *a);
 
-/* PATH.tmp, then a rename: nobody ever sees half a file. sync: wait until the disk has it, since some file systems report a full disk
- * only then. */
-static int write_image(ks_results *r, const void *image, size_t bytes, bool sync)
+static int for_arrays(ks_results *r, bool last, visitor *visit)
 {
     int rc = KS_OK;
-    /* At a file size limit the kernel sends SIGXFSZ, which kills; an error from write() says more. */
-    struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
-    sigaction(SIGXFSZ, &ignore, &before);
-    const int fd = open(r->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    int error = fd < 0 ? errno : write_all(fd, image, bytes);
-    if (!error && sync && fsync(fd)) error = errno;
-    if (fd >= 0 && close(fd) && !error) error = errno;
-    if (!error && rename(r->tmp, r->path)) error = errno;
-    if (error && fd >= 0) unlink(r->tmp);
-    sigaction(SIGXFSZ, &before, NULL);
-    KS_REQUIRE(!error, KS_EMACHINE, "%s: cannot be written (%zu bytes): %s", r->path, bytes, strerror(error));
-done:
-    return rc;
-}
-
-static int flush_arrays(ks_h5_group *g, ks_h5_array *a, size_t n)
-{
-    int rc = KS_OK;
-    for (size_t i = 0; i < n; i++) KS_TRY(ks_h5_array_flush(g, &a[i]));
-done:
-    return rc;
-}
-
-static int flush(ks_results *r, bool sync)
-{
-    int rc = KS_OK;
-    void *image = NULL;
-    size_t bytes = 0;
     for (size_t m = 0; m < r->n_models; m++) {
         model *M = &r->models[m];
-        KS_TRY(flush_arrays(&M->baseline, M->b, N_BASELINE_ARRAYS));
-        KS_TRY(flush_arrays(&M->attention, M->att, N_ATTENTION_ARRAYS));
-        for (size_t s = 0; s < M->n_sweeps; s++) KS_TRY(flush_arrays(&M->sweeps[s].group, M->sweeps[s].a, N_SWEEP_ARRAYS));
+        for (int i = 0; i < N_BASELINE_ARRAYS; i++)
+            if (M->b[i].n && last == (i == B_STATUS)) KS_TRY(visit(r, &M->b[i]));
+        for (int i = 0; i < N_ATTENTION_ARRAYS; i++)
+            if (M->att[i].n && !last) KS_TRY(visit(r, &M->att[i]));
+        for (size_t s = 0; s < M->n_sweeps; s++)
+            for (int i = 0; i < N_SWEEP_ARRAYS; i++)
+                if (M->sweeps[s].a[i].n && last == (i == STATUS)) KS_TRY(visit(r, &M->sweeps[s].a[i]));
     }
-    KS_TRY(ks_h5_file_image(&r->f, &image, &bytes));
-    KS_TRY(write_image(r, image, bytes, sync));
 done:
-    free(image);
     return rc;
 }
 
+/* Writes the pages that changed, neighbours at once. */
+static int write_changes(ks_results *r, ks_h5_array *a)
+{
+    int rc = KS_OK;
+    const size_t pages = (a->bytes + KS_H5_PAGE - 1) / KS_H5_PAGE;
+    const char *data = ks_h5_array_data(a);
+    for (size_t p = 0; a->published && p < pages; p++) {
+        const uint8_t *first = memchr(a->dirty + p, 1, pages - p);
+        if (!first) break;
+        const size_t begin = (size_t)(first - a->dirty);
+        for (p = begin; p < pages && a->dirty[p];) p++;
+        const size_t at = begin * KS_H5_PAGE, end = p < pages ? p * KS_H5_PAGE : a->bytes;
+        KS_TRY(ks_disk_write(&r->disk, data + at, end - at, a->offset + at));
+    }
+done:
+    return rc;
+}
+
+static int forget_changes(ks_results *r, ks_h5_array *a)
+{
+    (void)r;
+    if (a->published) memset(a->dirty, 0, a->bytes / KS_H5_PAGE + 1);
+    return KS_OK;
+}
+
+static int mark_published(ks_results *r, ks_h5_array *a)
+{
+    a->published = true;
+    return forget_changes(r, a);
+}
+
+/* The whole file, under a name that is free, instead of one that somebody took away. */
+static int rescue(ks_results *r, int state, const void *image, size_t bytes)
+{
+    int rc = KS_OK;
+    const long long finished = count_finished(r);
+    char *former = NULL;
+    const char *what = state == KS_DISK_GONE ? "removed or renamed" : "replaced by another file";
+    KS_GET(former, ks_strdup(r->disk.path));
+    rc = ks_disk_rescue(&r->disk, image, bytes);
+    KS_REQUIRE(!rc, rc, "%s: was %s while it was being written, and what was finished (%lld cells and baselines) cannot be saved: %s",
+               former, what, finished, ks_error_text());
+    for_arrays(r, false, mark_published);
+    for_arrays(r, true, mark_published);
+    rc = ks_error(KS_EMACHINE, "%s: was %s while it was being written; all that was finished (%lld cells and baselines) is saved in %s",
+                  former, what, finished, r->disk.path);
+done:
+    free(former);
+    return rc;
+}
+
+int ks_results_publish(ks_results *r)
+{
+    int rc = KS_OK;
+    const void *image = NULL;
+    size_t bytes = 0;
+    const int state = ks_disk_state(&r->disk);
+    KS_TRY(ks_h5_file_image(&r->f, &image, &bytes));
+    if (state != KS_DISK_SAME && r->disk.ours) KS_TRY(rescue(r, state, image, bytes));
+    KS_REQUIRE(state != KS_DISK_REPLACED, KS_EMACHINE, "%s: another file has come there since this run began; --output names another",
+               r->disk.path);
+    rc = ks_disk_publish(&r->disk, image, bytes);
+    KS_REQUIRE(!rc, rc, "%s%s", ks_error_text(), r->disk.ours ? "; the cells that were finished stay in the file" : "");
+    for_arrays(r, false, mark_published);
+    for_arrays(r, true, mark_published);
+done:
+    return rc;
+}
+
+/* Values, then the disk has them, then the status. So after a kill (the kernel keeps the order of writes) and after a power loss (the disk
+ * may change the order of what was not synchronised) a status says no more than what is there. */
 int ks_results_flush(ks_results *r)
 {
-    return flush(r, false);
-}
-
-static int put_provenance(ks_results *r, const ks_provenance *p)
-{
     int rc = KS_OK;
-    ks_h5_group g = {0};
-    KS_TRY(ks_h5_group_create(&g, &r->root, "provenance"));
-    KS_TRY(ks_h5_put_text(&g, "time", p->time));
-    KS_TRY(ks_h5_put_text(&g, "host", p->host));
-    KS_TRY(ks_h5_put_int(&g, "ranks", p->ranks));
-    KS_TRY(ks_h5_put_int(&g, "threads", p->threads));
-    KS_TRY(ks_h5_put_text(&g, "backend", p->backend));
-    KS_TRY(ks_h5_put_text(&g, "device", p->device));
-    KS_TRY(ks_h5_put_text(&g, "isa", p->isa));
-    KS_TRY(ks_h5_put_text(&g, "versions", "kosweep " KS_VERSION ", HDF5 " H5_VERS_INFO));
-    KS_TRY(ks_h5_put_text(&g, "command_line", p->command_line));
+    const int64_t before = r->disk.written;
+    if (!r->disk.ours) goto done;
+    if (ks_disk_state(&r->disk) != KS_DISK_SAME) KS_TRY(ks_results_publish(r));
+    KS_TRY(for_arrays(r, false, write_changes));
+    if (r->disk.written > before) KS_TRY(ks_disk_sync(&r->disk));
+    for_arrays(r, false, forget_changes); /* not before: pages that a failing disk has dropped must be written again */
+    KS_TRY(for_arrays(r, true, write_changes));
+    for_arrays(r, true, forget_changes);
 done:
-    ks_h5_group_close(&g);
     return rc;
 }
 
-int ks_results_close(ks_results *r, const ks_provenance *p)
+int ks_results_close(ks_results *r)
 {
-    int rc = KS_OK;
-    KS_TRY(put_provenance(r, p));
-    KS_TRY(flush(r, true));
-done:
-    results_free(r);
+    int rc = ks_results_publish(r);
+    if (rc) ks_results_abandon(r);
+    else results_free(r);
     return rc;
 }
 
 void ks_results_abandon(ks_results *r)
 {
+    if (!r) return;
+    char *text = ks_strdup(ks_error_text());
+    const int rc = ks_results_flush(r);
+    if (rc) ks_log(KS_LOG_WARN, "%s", ks_error_text());
+    ks_error(rc, "%s", text ? text : "");
+    free(text);
     results_free(r);
+}
+
+int64_t ks_results_written(const ks_results *r)
+{
+    return r->disk.written;
 }

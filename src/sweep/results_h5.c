@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "elements of arrays are set in the file's memory, which is little-endian");
+
 #define TRY_H5(expr) KS_H5(expr, KS_EMACHINE, g->f->path)
 
 static hid_t memory_type(int type)
@@ -26,6 +28,8 @@ static size_t type_bytes(int type)
     return type == KS_F64 ? 8 : type == KS_U8 ? 1 : 4;
 }
 
+enum { ALIGNMENT = 8 }; /* of everything in the file, so that elements can be set where they are */
+
 static void close_id(hid_t id)
 {
     if (id > 0) H5Idec_ref(id);
@@ -37,7 +41,11 @@ int ks_h5_file_create(ks_h5_file *f, const char *path)
 {
     int rc = KS_OK;
     hid_t access = 0, root = 0;
-    *f = (ks_h5_file){.path = path};
+    void *memory = NULL;
+    char *name = NULL;
+    *f = (ks_h5_file){0};
+    KS_GET(f->path, ks_strdup(path));
+    KS_GET(name, ks_format("results %p", (void *)f)); /* HDF5 has no two files of one name open */
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     KS_H5(f->text = H5Tcopy(H5T_C_S1), KS_EMACHINE, path);
     KS_H5(H5Tset_size(f->text, H5T_VARIABLE), KS_EMACHINE, path);
@@ -52,32 +60,28 @@ int ks_h5_file_create(ks_h5_file *f, const char *path)
     KS_H5(access = H5Pcreate(H5P_FILE_ACCESS), KS_EMACHINE, path);
     /* This format has checksums on its structure, so that readers notice damage. */
     KS_H5(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18), KS_EMACHINE, path);
+    KS_H5(H5Pset_alignment(access, 1, ALIGNMENT), KS_EMACHINE, path);
     KS_H5(H5Pset_fapl_core(access, (size_t)1 << 20, 0), KS_EMACHINE, path);
-    KS_H5(f->id = H5Fcreate(path, H5F_ACC_TRUNC, root, access), KS_EMACHINE, path);
+    KS_H5(f->id = H5Fcreate(name, H5F_ACC_TRUNC, root, access), KS_EMACHINE, path);
+    KS_H5(H5Fget_vfd_handle(f->id, H5P_DEFAULT, &memory), KS_EMACHINE, path);
+    f->memory = memory;
 done:
+    free(name);
     close_id(access);
     close_id(root);
     return rc;
 }
 
-int ks_h5_file_image(ks_h5_file *f, void **image, size_t *bytes)
+int ks_h5_file_image(ks_h5_file *f, const void **image, size_t *bytes)
 {
-    enum { SUPERBLOCK = 48 }; /* bytes of its version 2 */
     int rc = KS_OK;
-    char *data = NULL;
-    void *memory = NULL; /* the address of the driver's buffer */
     ssize_t n = 0;
     KS_H5(H5Fflush(f->id, H5F_SCOPE_GLOBAL), KS_EMACHINE, f->path);
+    /* Only the size: as a copy, the library gives a superblock whose checksum does not fit. */
     KS_H5(n = H5Fget_file_image(f->id, NULL, 0), KS_EMACHINE, f->path);
-    KS_H5(H5Fget_vfd_handle(f->id, H5P_DEFAULT, &memory), KS_EMACHINE, f->path);
-    KS_NEW(data, n);
-    KS_H5(H5Fget_file_image(f->id, data, (size_t)n), KS_EMACHINE, f->path);
-    /* That call clears the superblock's status flags and leaves the checksum beside them as it was: put the true ones back. */
-    memcpy(data, *(void **)memory, SUPERBLOCK);
-    *image = data;
+    *image = *f->memory;
     *bytes = (size_t)n;
 done:
-    if (rc) free(data);
     return rc;
 }
 
@@ -87,6 +91,7 @@ void ks_h5_file_close(ks_h5_file *f)
     close_id(f->plain);
     close_id(f->text);
     if (f->id > 0) H5Fclose(f->id);
+    free(f->path);
     *f = (ks_h5_file){0};
 }
 
@@ -95,6 +100,18 @@ int ks_h5_group_create(ks_h5_group *g, ks_h5_group *parent, const char *name)
     int rc = KS_OK;
     *g = (ks_h5_group){.f = parent->f};
     TRY_H5(g->id = H5Gcreate2(parent->id, name, H5P_DEFAULT, g->f->ordered, H5P_DEFAULT));
+done:
+    return rc;
+}
+
+int ks_h5_group_replace(ks_h5_group *g, ks_h5_group *parent, const char *name)
+{
+    int rc = KS_OK;
+    htri_t there = 0;
+    *g = (ks_h5_group){.f = parent->f};
+    TRY_H5(there = H5Lexists(parent->id, name, H5P_DEFAULT));
+    if (there) TRY_H5(H5Ldelete(parent->id, name, H5P_DEFAULT));
+    KS_TRY(ks_h5_group_create(g, parent, name));
 done:
     return rc;
 }
@@ -130,6 +147,11 @@ int ks_h5_put_text(ks_h5_group *g, const char *name, const char *value)
 int ks_h5_put_int(ks_h5_group *g, const char *name, int32_t value)
 {
     return put_attribute(g, g->id, name, H5T_STD_I32LE, NULL, &value);
+}
+
+int ks_h5_put_int64(ks_h5_group *g, const char *name, int64_t value)
+{
+    return put_attribute(g, g->id, name, H5T_STD_I64LE, NULL, &value);
 }
 
 int ks_h5_put_doubles(ks_h5_group *g, const char *name, const double *values, size_t n)
@@ -195,7 +217,7 @@ done:
 /* ---- arrays ---- */
 
 /* Creates the data set `spec` of a file type on its axes; *n = its elements. */
-static int create_dataset(ks_h5_group *g, const ks_h5_spec *spec, hid_t type, hid_t *out, size_t *n)
+static int create_dataset(ks_h5_group *g, const ks_h5_spec *spec, hid_t type, hid_t creation, hid_t *out, size_t *n)
 {
     int rc = KS_OK;
     hid_t space = 0;
@@ -215,7 +237,7 @@ static int create_dataset(ks_h5_group *g, const ks_h5_spec *spec, hid_t type, hi
         p += length + (p[length] == ' ');
     }
     TRY_H5(space = H5Screate_simple(rank, dims, NULL));
-    TRY_H5(*out = H5Dcreate2(g->id, spec->name, type, space, H5P_DEFAULT, g->f->plain, H5P_DEFAULT));
+    TRY_H5(*out = H5Dcreate2(g->id, spec->name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT));
     for (int i = 0; i < rank; i++) {
         TRY_H5(H5DSattach_scale(*out, g->axes[axis[i]].scale, (unsigned)i));
         TRY_H5(H5DSset_label(*out, (unsigned)i, g->axes[axis[i]].name));
@@ -232,7 +254,7 @@ int ks_h5_put(ks_h5_group *g, const ks_h5_spec *spec, const void *data)
     int rc = KS_OK;
     hid_t id = 0;
     size_t n;
-    KS_TRY(create_dataset(g, spec, file_type(spec->type), &id, &n));
+    KS_TRY(create_dataset(g, spec, file_type(spec->type), g->f->plain, &id, &n));
     TRY_H5(H5Dwrite(id, memory_type(spec->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data));
 done:
     close_id(id);
@@ -270,7 +292,7 @@ int ks_h5_put_strings(ks_h5_group *g, const char *name, const char *axes, const 
     hid_t id = 0;
     size_t n = 0;
     char **v = NULL;
-    KS_TRY(create_dataset(g, &(ks_h5_spec){name, 0, axes, NULL}, g->f->text, &id, &n));
+    KS_TRY(create_dataset(g, &(ks_h5_spec){name, 0, axes, NULL}, g->f->text, g->f->plain, &id, &n));
     KS_NEW(v, n);
     for (size_t i = 0; i < n; i++) KS_GET(v[i], utf8_repaired(data[i] ? data[i] : ""));
     TRY_H5(H5Dwrite(id, g->f->text, H5S_ALL, H5S_ALL, H5P_DEFAULT, v));
@@ -284,29 +306,36 @@ done:
 int ks_h5_array_create(ks_h5_array *a, ks_h5_group *g, const ks_h5_spec *spec)
 {
     int rc = KS_OK;
-    a->type = spec->type;
-    KS_TRY(create_dataset(g, spec, file_type(spec->type), &a->id, &a->n));
-    KS_GET(a->data, ks_calloc(a->n, type_bytes(spec->type)));
-    for (size_t i = 0; i < a->n; i++) {
-        if (spec->type == KS_F64) ((double *)a->data)[i] = NAN;
-        if (spec->type == KS_F32) ((float *)a->data)[i] = NAN;
-        if (spec->type == KS_I32) ((int32_t *)a->data)[i] = -1;
-    }
+    hid_t creation = 0, id = 0;
+    const hid_t type = memory_type(spec->type);
+    const double nan = NAN;
+    const int32_t none = -1;
+    const uint8_t zero = 0;
+    const bool real = spec->type == KS_F64 || spec->type == KS_F32;
+    haddr_t offset = 0;
+    size_t n = 0;
+    /* Its place is taken and filled at once and never moves. */
+    TRY_H5(creation = H5Pcopy(g->f->plain));
+    TRY_H5(H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY));
+    TRY_H5(H5Pset_fill_time(creation, H5D_FILL_TIME_ALLOC));
+    if (real) TRY_H5(H5Pset_fill_value(creation, H5T_NATIVE_DOUBLE, &nan));
+    else TRY_H5(H5Pset_fill_value(creation, type, spec->type == KS_I32 ? (const void *)&none : &zero));
+    KS_TRY(create_dataset(g, spec, file_type(spec->type), creation, &id, &n));
+    offset = H5Dget_offset(id);
+    KS_REQUIRE(offset != HADDR_UNDEF && offset % ALIGNMENT == 0, KS_EMACHINE, "%s: HDF5 gives %s no place", g->f->path, spec->name);
+    a->f = g->f;
+    a->offset = (size_t)offset;
+    a->bytes = n * type_bytes(spec->type);
+    KS_NEW(a->dirty, a->bytes / KS_H5_PAGE + 1);
+    a->n = n;
 done:
-    return rc;
-}
-
-int ks_h5_array_flush(ks_h5_group *g, ks_h5_array *a)
-{
-    int rc = KS_OK;
-    if (a->data) TRY_H5(H5Dwrite(a->id, memory_type(a->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, a->data));
-done:
+    close_id(id);
+    close_id(creation);
     return rc;
 }
 
 void ks_h5_array_free(ks_h5_array *a)
 {
-    close_id(a->id);
-    free(a->data);
+    free(a->dirty);
     *a = (ks_h5_array){0};
 }

@@ -37,6 +37,7 @@ typedef struct collector {
     int64_t cells, cells_done;
     double begin, own_done, own_total; /* seconds; FLOPs of root's own passes */
     double pass_flops;
+    double flushed;   /* when, seconds */
     bool rank_failed; /* another rank's message is the error */
 } collector;
 
@@ -213,6 +214,16 @@ done:
     return rc;
 }
 
+/* What was gathered goes to the file every few seconds. */
+static int flush_now_and_then(collector *c)
+{
+    enum { SECONDS = 2 };
+    if (ks_seconds() - c->flushed < SECONDS) return KS_OK;
+    const int rc = ks_results_flush(c->results);
+    c->flushed = ks_seconds();
+    return rc;
+}
+
 /* Root: takes what has arrived; with wait until every cell is there. */
 static int gather(collector *c, bool wait)
 {
@@ -226,7 +237,9 @@ static int gather(collector *c, bool wait)
         KS_TRY(take_message(c, from, &w));
         free(w.data);
         w.data = NULL;
+        KS_TRY(flush_now_and_then(c));
     }
+    KS_TRY(flush_now_and_then(c));
 done:
     free(w.data);
     return rc;
@@ -399,7 +412,7 @@ static int prepare(const ks_config *cfg, ks_corpus **corpus, ks_task **tasks, ks
     for (size_t i = 0; i < cfg->n_models; i++)
         KS_TRY(ks_task_prepare(&tasks[i], cfg, i, *corpus, ks_comm_size(), ks_task_memory(cfg, ks_comm_local_size())));
     KS_GET(json, ks_config_json(cfg));
-    KS_TRY(ks_results_create(results, cfg->output, cfg->force, json, (*corpus)->sha256));
+    KS_TRY(ks_results_create(results, cfg->output, cfg->force ? KS_RESULTS_FORCE : KS_RESULTS_NEW, json, (*corpus)->sha256));
 done:
     free(json);
     return rc;
@@ -412,7 +425,9 @@ static int run_task(ks_task *t, const ks_config *cfg, ks_results *results, const
     const bool root = ks_comm_rank() == 0;
     collector c = {.task = t, .results = results, .begin = ks_seconds()};
     if (root) rc = add_to_file(&c, cfg);
+    if (root && !rc) rc = ks_results_publish(results);
     KS_TRY(ks_comm_agree(rc));
+    c.flushed = ks_seconds();
     if (root)
         ks_log(KS_LOG_INFO, "%s: %lld cells in %lld branches on %d rank%s", t->name, (long long)c.cells, (long long)t->plan->branches,
                ks_comm_size(), ks_comm_size() > 1 ? "s" : "");
@@ -431,7 +446,7 @@ done:
     return rc;
 }
 
-static int finish(ks_results **results, const ks_backend *be, const ks_device *dev, int threads, const char *command_line)
+static int say_who(ks_results *results, const ks_backend *be, const ks_device *dev, int threads, const char *command_line)
 {
     char when[64] = "", host[256] = "";
     const time_t now = time(NULL);
@@ -445,9 +460,7 @@ static int finish(ks_results **results, const ks_backend *be, const ks_device *d
                              .isa = be->describe(dev),
                              .ranks = ks_comm_size(),
                              .threads = threads};
-    ks_results *r = *results;
-    *results = NULL;
-    return ks_results_close(r, &p);
+    return ks_results_set_provenance(results, &p);
 }
 
 int ks_run(const ks_config *cfg, const char *command_line)
@@ -465,13 +478,15 @@ int ks_run(const ks_config *cfg, const char *command_line)
     KS_TRY(ks_comm_agree(rc));
     rc = ks_backend_find(&be, ks_backend_names[cfg->backend]);
     if (!rc) rc = be->open(&dev, &(ks_device_options){.threads = threads});
+    if (!rc && root) rc = say_who(results, be, dev, threads, command_line);
     KS_TRY(ks_comm_agree(rc));
     for (size_t i = 0; i < cfg->n_models; i++) {
         KS_TRY(ks_task_share(&tasks[i]));
         rc = run_task(tasks[i], cfg, results, be, dev);
-        if (!rc && root && i + 1 < cfg->n_models) rc = ks_results_flush(results);
         if (rc && root) {
             if (i) ks_log(KS_LOG_WARN, "%s holds the %zu model%s before %s", cfg->output, i, i > 1 ? "s" : "", tasks[i]->name);
+            ks_results_abandon(results);
+            results = NULL;
             /* Other ranks may be in the middle of their passes: they end with this one. */
             if (ks_comm_size() > 1) ks_comm_abort(rc);
         }
@@ -479,7 +494,8 @@ int ks_run(const ks_config *cfg, const char *command_line)
         ks_task_free(tasks[i]);
         tasks[i] = NULL;
     }
-    if (root) rc = finish(&results, be, dev, threads, command_line);
+    if (root) rc = ks_results_close(results);
+    results = NULL;
     KS_TRY(ks_comm_agree(rc));
 done:
     ks_log_progress("%s", "");

@@ -29,11 +29,22 @@ limited() {
 refused 4 'new.h5: cannot be written' limited 20 "$KOSWEEP" run --model "$model" --corpus "$corpus" --quiet --output "$out/new.h5"
 refused 4 'kept.h5: cannot be written' limited 20 "$KOSWEEP" run --model "$model" --corpus "$corpus" --quiet --output "$out/kept.h5" --force
 mkdir "$work/disk"
-if mount -t tmpfs -o size=64k tmpfs "$work/disk" 2>/dev/null; then
+if mount -t tmpfs -o size=48k tmpfs "$work/disk" 2>/dev/null; then
     trap 'umount "$work/disk"; rm -rf "$work"' EXIT
     echo "somebody's results" >"$work/disk/old.h5"
     run 4 'disk/old.h5: cannot be written.*No space' --output "$work/disk/old.h5" --force
     [ "$(ls "$work/disk")" = old.h5 ] && [ "$(cat "$work/disk/old.h5")" = "somebody's results" ] || complain "the full disk holds: $(ls "$work/disk")"
+    # Room for one file, but not for two: the last publication fails, and every cell is there.
+    mount -o remount,size=96k "$work/disk"
+    run 4 'disk/old.h5: cannot be written.*No space.*finished stay' --output "$work/disk/old.h5" --force
+    [ "$(ls "$work/disk")" = old.h5 ] || complain "the full disk holds: $(ls "$work/disk")"
+    "$KOSWEEP" run --model "$model" --corpus "$corpus" --threads 1 --quiet --output "$work/whole.h5" >/dev/null 2>"$work/stderr"
+    /usr/bin/python3 - "$work/whole.h5" "$work/disk/old.h5" <<'PY' || complain "old.h5 lacks cells"
+import sys, h5py
+files = [h5py.File(name) for name in sys.argv[1:]]
+kl = [f["models/a_qwen2/sweeps/layers/kl"][()].tobytes() for f in files]
+sys.exit(kl[0] != kl[1] or not files[1]["models/a_qwen2/sweeps/layers/status"][()].all())
+PY
 fi
 for command in run plan tokens; do
     "$KOSWEEP" $command --model "$model" --corpus "$corpus" --quiet --output "$work/$command.h5" >/dev/full 2>"$work/stderr"
@@ -60,6 +71,9 @@ if ! grep -q __asan_init "$KOSWEEP"; then
         4 | 127) [ "$(grep -c error: "$work/stderr")" = 1 ] || complain "$megabytes MiB of addresses" ;;
         *) complain "$megabytes MiB of addresses" ;;
         esac
+        # What was finished may stay.
+        [ ! -e "$out/new.h5" ] || "$KOSWEEP_STATS" csv "$out/new.h5" >/dev/null 2>"$work/stderr" || complain "$megabytes MiB: new.h5"
+        rm -f "$out/new.h5"
         [ "$(ls "$out")" = kept.h5 ] || complain "left behind: $(ls "$out")"
     done
 fi

@@ -52,7 +52,12 @@ refused 4 'new.h5: cannot be written' ranks bash -c 'ulimit -f 20; exec "$@"' li
 ranks "$KOSWEEP" run --model "$model" --model "$work/poisoned" --corpus "$corpus" --threads 1 --output "$work/half.h5" >/dev/null 2>"$work/stderr"
 [ $? = 3 ] && [ "$(grep -c 'error: ' "$work/stderr")" = 1 ] || complain "two models, one poisoned"
 grep -q 'half.h5 holds the 1 model before poisoned' "$work/stderr" || complain "the warning about the finished model"
-[ "$("$KOSWEEP_STATS" csv "$work/half.h5" | cut -d, -f1 | sort -u)" = $'a_qwen2\nmodel' ] || complain "the finished model is not in the file"
+/usr/bin/python3 - "$work/half.h5" <<'PY' || complain "the finished model is not in the file"
+import sys, h5py
+with h5py.File(sys.argv[1]) as f:
+    status = {name: model["sweeps/layers/status"][()] for name, model in f["models"].items()}
+    sys.exit(not (status["a_qwen2"].all() and not status["poisoned"].all()))
+PY
 
 # ---- one rank alone ----
 cat >"$work/alone" <<'SH'
@@ -65,14 +70,14 @@ exec "$@"
 SH
 chmod +x "$work/alone"
 host=$(hostname)
-# rank1 STATUS PATTERN COMMANDS: a run on the model in the working folder, in which only rank 1 fails. Within 10 seconds.
+# rank1 STATUS PATTERN COMMANDS [FILE]: a run on the model in the working folder, in which only rank 1 fails. Within 10 seconds.
 rank1() {
     local begin=$SECONDS
     (
         cd "$work/good" || exit 1
         failures=0
         refused "$1" "rank 1 on $host: $2" ranks "$work/alone" "$3" "$KOSWEEP" run --model ./m --corpus "$corpus" --threads 1 --quiet \
-            --output "$out/new.h5"
+            --output "${4:-$out/new.h5}"
         exit "$failures"
     ) || failures=$((failures + 1))
     [ $((SECONDS - begin)) -lt 10 ] || complain "$((SECONDS - begin)) seconds: $3"
@@ -86,15 +91,15 @@ truncate -s 5000 "$work/cut/m/model.safetensors"
 rank1 2 '.*vax' 'export KS_CPU_ISA=vax'
 rank1 3 '.*no directory ./m' "cd $work/empty"
 rank1 3 '.*m/model.safetensors' "cd $work/cut"
-rank1 3 '.*tensor model.layers.3.mlp.down_proj.weight' "cd $work/bad" # in the middle of its passes
+rank1 3 '.*tensor model.layers.3.mlp.down_proj.weight' "cd $work/bad" "$work/part.h5" # in the middle of its passes: others may have results
 # Less and less memory, down to a size that does not do for this sweep's 60 MB of states. (Far below it, Open MPI itself hangs.)
 if ! grep -q __asan_init "$KOSWEEP"; then
     hungry() { # MIB: of addresses for rank 1
         ranks "$work/alone" "ulimit -v $(($1 * 1024))" "$KOSWEEP" run --model "$KS_ROOT/models/box" --heads each --all-windows --all-edges \
-            --corpus "$KS_ROOT/corpus/attention_samples_universal.json" --threads 1 --quiet --output "$out/new.h5"
+            --corpus "$KS_ROOT/corpus/attention_samples_universal.json" --threads 1 --quiet --output "$work/hungry.h5" --force
     }
     megabytes=432
-    while hungry "$megabytes" >"$work/stdout" 2>"$work/stderr" && rm "$out/new.h5"; do megabytes=$((megabytes - 32)); done
+    while hungry "$megabytes" >"$work/stdout" 2>"$work/stderr"; do megabytes=$((megabytes - 32)); done
     [ "$megabytes" != 432 ] || complain "no memory from the beginning"
     begin=$SECONDS
     refused 4 "rank 1 on $host: .*out of memory" hungry $((megabytes - 16))

@@ -259,11 +259,11 @@ int rf_write(const char *path)
     ks_results *r = NULL;
     const ks_provenance p = {
         .time = "2025-01-01T00:00:00Z", .host = "host", .backend = "cpu", .command_line = "test", .ranks = 1, .threads = 1};
-    rc = ks_results_create(&r, path, true, "{\"sweeps\": []}", "abcd");
-    if (!rc) {
-        rc = rf_fill(r);
-        if (rc) ks_results_abandon(r);
-        else rc = ks_results_close(r, &p);
-    }
+    KS_TRY(ks_results_create(&r, path, KS_RESULTS_FORCE, "{\"sweeps\": []}", "abcd"));
+    rc = rf_fill(r);
+    if (!rc) rc = ks_results_set_provenance(r, &p);
+    if (rc) ks_results_abandon(r);
+    else rc = ks_results_close(r);
+done:
     return rc;
 }

@@ -176,10 +176,10 @@ static void test_existing_file(void **state)
     (void)state;
     ks_results *r = NULL;
     const off_t before = size_of(path);
-    assert_int_equal(ks_results_create(&r, path, false, "{}", ""), KS_EUSAGE);
-    assert_non_null(strstr(ks_error_text(), "exists; --force overwrites, --output names another"));
+    assert_int_equal(ks_results_create(&r, path, KS_RESULTS_NEW, "{}", ""), KS_EUSAGE);
+    assert_non_null(strstr(ks_error_text(), "exists; --resume goes on with it, --force overwrites it, --output names another"));
     /* With force the old file stays until there is a new one. */
-    assert_int_equal(ks_results_create(&r, path, true, "{}", ""), KS_OK);
+    assert_int_equal(ks_results_create(&r, path, KS_RESULTS_FORCE, "{}", ""), KS_OK);
     ks_results_abandon(r);
     assert_int_equal(size_of(path), before);
 }
@@ -190,13 +190,13 @@ static void test_bad_places(void **state)
     ks_results *r = NULL;
     char p[256];
     snprintf(p, sizeof p, "%s/none/r.h5", folder);
-    assert_int_equal(ks_results_create(&r, p, false, "{}", ""), KS_EMACHINE);
+    assert_int_equal(ks_results_create(&r, p, KS_RESULTS_NEW, "{}", ""), KS_EMACHINE);
     assert_non_null(strstr(ks_error_text(), "No such file"));
     snprintf(p, sizeof p, "%s/r.h5/r.h5", folder);
-    assert_int_equal(ks_results_create(&r, p, false, "{}", ""), KS_EMACHINE);
-    assert_int_equal(ks_results_create(&r, "/dev/null", true, "{}", ""), KS_EUSAGE);
-    assert_int_equal(ks_results_create(&r, folder, true, "{}", ""), KS_EUSAGE);
-    assert_int_equal(ks_results_create(&r, "/proc/r.h5", false, "{}", ""), KS_EMACHINE);
+    assert_int_equal(ks_results_create(&r, p, KS_RESULTS_NEW, "{}", ""), KS_EMACHINE);
+    assert_int_equal(ks_results_create(&r, "/dev/null", KS_RESULTS_FORCE, "{}", ""), KS_EUSAGE);
+    assert_int_equal(ks_results_create(&r, folder, KS_RESULTS_FORCE, "{}", ""), KS_EUSAGE);
+    assert_int_equal(ks_results_create(&r, "/proc/r.h5", KS_RESULTS_NEW, "{}", ""), KS_EMACHINE);
 }
 
 static void test_abandon(void **state)
@@ -204,14 +204,14 @@ static void test_abandon(void **state)
     (void)state;
     ks_results *r = NULL;
     unlink(other);
-    assert_int_equal(ks_results_create(&r, other, false, "{}", ""), KS_OK);
+    assert_int_equal(ks_results_create(&r, other, KS_RESULTS_NEW, "{}", ""), KS_OK);
     assert_int_equal(size_of(other), -1);
     assert_int_equal(rf_fill(r), KS_OK);
-    assert_int_equal(ks_results_flush(r), KS_OK);
+    assert_int_equal(ks_results_publish(r), KS_OK);
     ks_results_abandon(r);
     assert_true(H5Fis_hdf5(other) > 0); /* what was finished stays */
     unlink(other);
-    assert_int_equal(ks_results_create(&r, other, false, "{}", ""), KS_OK);
+    assert_int_equal(ks_results_create(&r, other, KS_RESULTS_NEW, "{}", ""), KS_OK);
     assert_int_equal(rf_fill(r), KS_OK);
     ks_results_abandon(r);
     assert_int_equal(size_of(other), -1);
@@ -227,19 +227,19 @@ static void test_disk_full(void **state)
     char tmp[160];
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     const off_t before = size_of(path);
-    assert_int_equal(ks_results_create(&r, path, true, "{}", ""), KS_OK);
+    assert_int_equal(ks_results_create(&r, path, KS_RESULTS_FORCE, "{}", ""), KS_OK);
     assert_int_equal(rf_fill(r), KS_OK);
     getrlimit(RLIMIT_FSIZE, &old);
     small = old;
     small.rlim_cur = 10000;
     setrlimit(RLIMIT_FSIZE, &small);
-    const int rc = ks_results_flush(r);
+    const int rc = ks_results_publish(r);
     setrlimit(RLIMIT_FSIZE, &old);
     assert_int_equal(rc, KS_EMACHINE);
     assert_non_null(strstr(ks_error_text(), "cannot be written"));
     assert_int_equal(size_of(path), before);
     assert_int_equal(size_of(tmp), -1);
-    assert_int_equal(ks_results_flush(r), KS_OK);
+    assert_int_equal(ks_results_publish(r), KS_OK);
     ks_results_abandon(r);
     assert_int_equal(rf_write(path), 0);
 }
@@ -249,7 +249,7 @@ static void test_wrong_indices(void **state)
     (void)state;
     ks_results *r = NULL;
     const ks_cell c = {.status = KS_CELL_DONE};
-    assert_int_equal(ks_results_create(&r, other, true, "{}", ""), KS_OK);
+    assert_int_equal(ks_results_create(&r, other, KS_RESULTS_FORCE, "{}", ""), KS_OK);
     assert_int_equal(rf_fill(r), KS_OK);
     assert_int_equal(ks_results_put_cell(r, 0, 0, 0, 4, 0, 0, &c, NULL), KS_EMACHINE);
     assert_int_equal(ks_results_put_cell(r, 0, 0, 1, 0, 0, 0, &c, NULL), KS_EMACHINE);
@@ -282,10 +282,10 @@ static void test_speed(void **state)
         ks_results *r = NULL;
         size_t m, k;
         const double t = ks_seconds();
-        assert_int_equal(ks_results_create(&r, other, true, "{}", ""), KS_OK);
+        assert_int_equal(ks_results_create(&r, other, KS_RESULTS_FORCE, "{}", ""), KS_OK);
         assert_int_equal(ks_results_add_model(r, &info, &samples, &m), KS_OK);
         assert_int_equal(ks_results_add_sweep(r, m, &sweep, w, 30, 0, &k), KS_OK);
-        assert_int_equal(ks_results_close(r, &(ks_provenance){.ranks = 1}), KS_OK);
+        assert_int_equal(ks_results_close(r), KS_OK);
         const double seconds = ks_seconds() - t;
         if (seconds < best) best = seconds;
     }

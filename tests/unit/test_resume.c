@@ -228,7 +228,7 @@ static ks_results *begin(world *w, const char *to)
     size_t m;
     char *json = ks_config_json(w->cfg);
     assert_non_null(json);
-    if (ks_results_create(&r, to, true, json, "abcd")) fail_msg("%s", ks_error_text());
+    if (ks_results_create(&r, to, KS_RESULTS_FORCE, json, "abcd")) fail_msg("%s", ks_error_text());
     free(json);
     assert_int_equal(ks_results_add_model(r, &w->info, &w->samples, &m), 0);
     for (size_t i = 0; i < w->cfg->n_sweeps; i++) {
@@ -242,7 +242,8 @@ static ks_results *begin(world *w, const char *to)
 static void finish(ks_results *r, const char *time)
 {
     const ks_provenance p = {.time = time, .host = "h", .backend = "cpu", .command_line = "kosweep\nrun", .ranks = 2, .threads = 3};
-    if (ks_results_close(r, &p)) fail_msg("%s", ks_error_text());
+    assert_int_equal(ks_results_set_provenance(r, &p), KS_OK);
+    if (ks_results_close(r)) fail_msg("%s", ks_error_text());
 }
 
 static void write_file(world *w, const char *to, keep *k)
