@@ -39,6 +39,7 @@ void ks_forecast_free(ks_forecast *f)
     free(f->end);
     free(f->passes);
     free(f->cells);
+    free(f->unit_end);
     free(f);
 }
 
@@ -61,14 +62,16 @@ int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit 
     KS_NEW(f->end, ranks);
     KS_NEW(f->passes, ranks);
     KS_NEW(f->cells, ranks);
+    KS_NEW(f->unit_end, n);
     KS_NEW(heap, ranks);
     KS_NEW(pass, n);
     KS_TRY(ks_queue_new(&q, problem, units, n, budget));
-    for (int r = 0; r < ranks; r++) {
-        heap[r] = (event){.rank = (r + 1) % ranks};
-        all += speed ? speed[r] : 1;
+    const int workers = ranks < KS_ROOT_ONLY_SERVES ? ranks : ranks - 1;
+    for (int i = 0; i < workers; i++) {
+        heap[i] = (event){.rank = (i + 1) % ranks};
+        all += speed ? speed[heap[i].rank] : 1;
     }
-    for (size_t left = (size_t)ranks; left > 0;) {
+    for (size_t left = (size_t)workers; left > 0;) {
         event *e = &heap[0];
         const int r = e->rank;
         if (r == 0 && e->cells && owed > 0) { /* root's own arithmetic has lost what it spent on the others meanwhile */
@@ -108,6 +111,7 @@ int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit 
         f->passes[r]++;
         if (r == 0) owed = cost.root_loss * store; /* for the rest it has just waited */
         e->time = handed + flops / v + (r ? cost.reply : 0);
+        for (size_t i = 0; i < m; i++) f->unit_end[pass[i]] = e->time;
         sift(heap, left);
     }
     f->seconds = busy;

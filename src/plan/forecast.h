@@ -20,6 +20,7 @@ typedef struct ks_forecast {
     double *end;         /* [ranks] seconds until it has nothing left to do */
     int32_t *passes;     /* [ranks] */
     int64_t *cells;      /* [ranks] */
+    double *unit_end;    /* [units] seconds until the pass that it is in has been computed */
     double seconds;      /* until the last cell is stored */
     double root_seconds; /* root's service in all */
     int64_t peak_bytes;  /* activations of the largest pass */

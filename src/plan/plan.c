@@ -7,6 +7,9 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* Plans are made for ranks whose speeds differ by so much either way: a cut that fits equal ranks to the second would fit no others. */
+static const double UNEVEN = 0.03;
+
 enum {
     CHUNK_ROWS = 2040,        /* enough rows that packing weights is under 1 % of a product */
     MEASURE_BYTES = 64 << 20, /* logit changes at a time */
@@ -70,6 +73,7 @@ int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a)
 /* What one sample's variants cost, so that any range of them is a sum. */
 typedef struct costs {
     const ks_problem *problem;
+    const double *speed;  /* [ranks] that the plan is made for */
     const uint64_t *done; /* of the sample; NULL: none */
     double trunk[2];      /* measured at the last position, at all */
     ks_walk_cost floor;
@@ -175,12 +179,13 @@ static int push_unit(unit_list *list, const ks_unit *u)
     return KS_OK;
 }
 
-/* Where to cut a unit so that about `goal` FLOPs of its branches stand before. A border between leaders is taken where one is near: behind
- * any other the next variant becomes a leader, which costs more than a fork. near: in FLOPs. */
-static int32_t middle_of(const costs *c, const ks_unit *u, double goal, double near)
+/* Where to cut a unit so that about half of its branches' FLOPs stand before. A border between leaders is taken where one is near: behind
+ * any other the next variant becomes a leader, which costs more than a fork. */
+static int32_t middle_of(const costs *c, const ks_unit *u)
 {
     const ks_variant *x = c->problem->grid->variants;
     const bool floor = u->first && c->problem->floor;
+    const double goal = (u->flops - c->trunk[u->all_positions]) / 2, near = goal / 4;
     double sum = floor ? c->floor.flops : 0, nearest = near;
     leaders lead = {0};
     int32_t at = -1, border = -1;
@@ -197,8 +202,8 @@ static int32_t middle_of(const costs *c, const ks_unit *u, double goal, double n
     return border >= 0 ? border : at;
 }
 
-/* Adds a unit's parts: none above max_flops unless it has few rows, none above the budget. */
-static int cut(const costs *c, ks_unit u, double max_flops, int64_t budget, unit_list *out)
+/* Adds a unit's parts: two halves if `halve` and if it has rows enough, more where it is above the budget. */
+static int cut(const costs *c, ks_unit u, bool halve, int64_t budget, unit_list *out)
 {
     int rc = KS_OK;
     ks_pass_size size = {0};
@@ -208,20 +213,13 @@ static int cut(const costs *c, ks_unit u, double max_flops, int64_t budget, unit
     if (!u.cells && !u.first) return KS_OK;
     ks_pass_size_add(&size, c->problem, &u);
     const int64_t bytes = ks_pass_bytes(&size, c->problem->arch);
-    const double trunk = c->trunk[u.all_positions];
-    int64_t parts = bytes > budget ? 2 : 1;
-    if (u.flops > max_flops) {
-        const double part = max_flops - trunk > max_flops / 4 ? max_flops - trunk : max_flops / 4;
-        parts = max64(parts, min64((int64_t)fmin(ceil((u.flops - trunk) / part), 1e9), u.rows / UNIT_ROWS));
-    }
-    if (parts > 1 && u.cells + (u.first && c->problem->floor) > 1) {
-        const int64_t half = parts / 2;
+    const bool divides = u.cells + (u.first && c->problem->floor) > 1;
+    if (divides && (bytes > budget || (halve && u.rows >= 2 * UNIT_ROWS))) {
         ks_unit left = u, right = u;
-        const double part = (u.flops - trunk) / (double)parts;
-        left.v1 = right.v0 = middle_of(c, &u, part * (double)half, part / 4);
+        left.v1 = right.v0 = middle_of(c, &u);
         right.first = false;
-        KS_TRY(cut(c, left, max_flops, budget, out));
-        KS_TRY(cut(c, right, max_flops, budget, out));
+        KS_TRY(cut(c, left, false, budget, out));
+        KS_TRY(cut(c, right, false, budget, out));
         goto done;
     }
     KS_REQUIRE(bytes <= budget, KS_EMACHINE,
@@ -249,30 +247,84 @@ static ks_unit whole_sample(const ks_problem *problem, size_t sample)
                      .first = !problem->baseline_done || !problem->baseline_done[sample]};
 }
 
-/* Ways to cut samples, the first not at all. No unit is above `coarse` times a rank's share of the FLOPs that are left when its sample's
- * turn comes, largest samples first, nor need it be below `fine` times a rank's share of all. So the first samples stay large, the last
- * ones are cut fine, most of the sweep pays for no second trunk and the ranks still end together. Which way is best depends on how many
- * samples there are to a rank and how large a trunk is beside its branches; planning tries them all. */
-static const struct {
-    double coarse, fine;
-} ways[] = {{1e300, 1e300}, {1.4, 1.4}, {1.3, 0.4}, {1.3, 0.1}, {1, 0.2}, {1, 0.1}, {1, 0.05}, {0.8, 0.2}, {0.5, 0.5}, {0.5, 0.1}};
-enum { WAYS = sizeof ways / sizeof ways[0] };
+static int by_sample(const void *x, const void *y)
+{
+    const ks_unit *a = x, *b = y;
+    return a->sample != b->sample ? a->sample - b->sample : a->v0 - b->v0;
+}
 
-/* The units of ways 1, 2 ... whole: the samples as units, most FLOPs first; total: their sum. */
-static int cut_finer(costs *c, const unit_list *whole, double total, int ranks, int64_t budget, unit_list tries[WAYS])
+/* The plan's units become `list`, and its forecast f; the former ones are there afterwards. */
+static void exchange(ks_plan *p, unit_list *list, ks_forecast **f)
+{
+    const unit_list units = {p->units, p->n_units, p->n_units};
+    ks_forecast *forecast = p->forecast;
+    p->units = list->v;
+    p->n_units = list->n;
+    p->forecast = *f;
+    *list = units;
+    *f = forecast;
+}
+
+/* Sorts a list and acts it out. */
+static int forecast(const costs *c, const ks_plan *p, unit_list *list, int64_t budget, ks_forecast **f)
+{
+    if (list->n) qsort(list->v, list->n, sizeof *list->v, by_flops);
+    ks_forecast_free(*f);
+    *f = NULL;
+    return ks_forecast_new(f, c->problem, list->v, list->n, budget, p->ranks, c->speed, NULL);
+}
+
+/* The units of `now`, with those in halves that end last: later than a quarter of the way from the mean to the end. Cutting costs trunks,
+ * so what does not keep others waiting is left alone. */
+static int halve_the_last(costs *c, const unit_list *now, const ks_forecast *f, double mean, int64_t budget, unit_list *late,
+                          unit_list *out)
 {
     int rc = KS_OK;
-    double left = total;
-    for (size_t i = 0; i < whole->n; i++) {
-        const ks_unit *u = &whole->v[i];
-        KS_TRY(cost_sample(c, u->sample));
-        for (int k = 1; k < WAYS; k++) {
-            const double coarse = ways[k].coarse * left / ranks, fine = ways[k].fine * total / ranks;
-            KS_TRY(cut(c, *u, coarse > fine ? coarse : fine, budget, &tries[k]));
-        }
-        left -= u->flops;
+    const double limit = mean + (f->seconds - mean) / 4;
+    late->n = out->n = 0;
+    for (size_t i = 0; i < now->n; i++) KS_TRY(push_unit(f->unit_end[i] > limit ? late : out, &now->v[i]));
+    if (late->n) qsort(late->v, late->n, sizeof *late->v, by_sample);
+    for (size_t i = 0; i < late->n; i++) {
+        if (!i || late->v[i].sample != late->v[i - 1].sample) KS_TRY(cost_sample(c, late->v[i].sample));
+        KS_TRY(cut(c, late->v[i], true, budget, out));
     }
 done:
+    return rc;
+}
+
+/* Cuts the plan's units, which are whole samples, until that no longer helps; they stay whole unless that shortens the sweep by more than
+ * 2 %. */
+static int cut_finer(costs *c, ks_plan *p, int64_t budget)
+{
+    int rc = KS_OK;
+    enum { ROUNDS = 24 };
+    unit_list now = {0}, next = {0}, late = {0}, best = {0};
+    ks_forecast *f = NULL, *best_f = NULL;
+    for (size_t i = 0; i < p->n_units; i++) KS_TRY(push_unit(&now, &p->units[i]));
+    KS_TRY(forecast(c, p, &now, budget, &f));
+    for (int round = 0; round < ROUNDS; round++) {
+        double mean = 0;
+        for (size_t i = now.n; i-- > 0;) mean += now.v[i].flops / p->ranks;
+        if (f->seconds < 1.005 * mean) break;
+        KS_TRY(halve_the_last(c, &now, f, mean, budget, &late, &next));
+        if (next.n == now.n) break; /* none of them can be cut */
+        unit_list former = now;
+        now = next;
+        next = former;
+        KS_TRY(forecast(c, p, &now, budget, &f));
+        if (f->seconds > 0.999 * (best_f ? best_f->seconds : p->forecast->seconds)) continue;
+        best.n = 0;
+        for (size_t i = 0; i < now.n; i++) KS_TRY(push_unit(&best, &now.v[i]));
+        KS_TRY(forecast(c, p, &best, budget, &best_f));
+    }
+    if (best_f && best_f->seconds < 0.98 * p->forecast->seconds) exchange(p, &best, &best_f);
+done:
+    ks_forecast_free(f);
+    ks_forecast_free(best_f);
+    free(now.v);
+    free(next.v);
+    free(late.v);
+    free(best.v);
     return rc;
 }
 
@@ -280,10 +332,9 @@ int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t bud
 {
     int rc = KS_OK;
     costs c = {.problem = problem};
-    unit_list whole = {0}, tries[WAYS] = {{0}};
-    ks_forecast *f = NULL;
+    unit_list units = {0};
+    double *speed = NULL;
     ks_plan *p = NULL;
-    int chosen = 0;
     KS_NEW(p, 1);
     p->ranks = ranks;
     KS_NEW(c.v, problem->grid->n_variants);
@@ -292,44 +343,32 @@ int ks_plan_new(ks_plan **out, const ks_problem *problem, int ranks, int64_t bud
         KS_TRY(cost_sample(&c, (int32_t)s));
         sum_unit(&c, &u);
         if (!u.cells && !u.first) continue;
-        KS_TRY(push_unit(&whole, &u));
-        KS_TRY(cut(&c, u, 1e300, budget, &tries[0]));
+        KS_TRY(cut(&c, u, false, budget, &units));
+        p->whole_flops += u.flops;
         p->cells += u.cells;
         p->plain_flops += 2 * ks_forward_flops(problem->geometry[s]) * u.cells;
     }
-    if (whole.n) qsort(whole.v, whole.n, sizeof *whole.v, by_flops);
-    for (size_t i = whole.n; i-- > 0;) p->whole_flops += whole.v[i].flops;
-
-    /* Whole samples, unless another way shortens the sweep by more than 2 %; of the other ways the best. */
-    for (int k = 0; k < WAYS; k++) {
-        if (k && p->forecast->seconds < 1.02 * p->whole_flops / ranks) break;
-        if (k == 1) KS_TRY(cut_finer(&c, &whole, p->whole_flops, ranks, budget, tries));
-        if (tries[k].n) qsort(tries[k].v, tries[k].n, sizeof *tries[k].v, by_flops);
-        KS_TRY(ks_forecast_new(&f, problem, tries[k].v, tries[k].n, budget, ranks, NULL, NULL));
-        if (k && f->seconds > (chosen ? 0.999 : 0.98) * p->forecast->seconds) {
-            ks_forecast_free(f);
-            f = NULL;
-            continue;
-        }
-        ks_forecast_free(p->forecast);
-        p->forecast = f;
-        f = NULL;
-        free(p->units);
-        p->units = tries[k].v;
-        p->n_units = tries[k].n;
-        chosen = k;
-        tries[k] = (unit_list){0};
-    }
+    KS_NEW(speed, ranks);
+    for (int r = 0; r < ranks; r++) speed[r] = 1 + UNEVEN * (2 * fmod(r * 0.6180339887, 1) - 1);
+    if (ranks == 1) speed[0] = 1;
+    c.speed = speed;
+    KS_TRY(forecast(&c, p, &units, budget, &p->forecast));
+    p->units = units.v;
+    p->n_units = units.n;
+    units = (unit_list){0};
+    if (p->forecast->seconds > 1.02 * p->whole_flops / ranks) KS_TRY(cut_finer(&c, p, budget));
+    ks_forecast_free(p->forecast);
+    p->forecast = NULL;
+    KS_TRY(ks_forecast_new(&p->forecast, problem, p->units, p->n_units, budget, ranks, NULL, NULL));
     for (size_t i = p->n_units; i-- > 0;) {
         p->flops += p->units[i].flops;
         p->branches += p->units[i].branches;
         p->rows += p->units[i].rows;
     }
 done:
-    for (int k = 0; k < WAYS; k++) free(tries[k].v);
-    free(whole.v);
+    free(speed);
+    free(units.v);
     free(c.v);
-    ks_forecast_free(f);
     if (rc) ks_plan_free(p);
     else *out = p;
     return rc;

@@ -9,6 +9,9 @@
 
 typedef struct ks_queue ks_queue;
 
+/* With so many ranks root only serves: what its own passes would add is less than what the others would wait. */
+enum { KS_ROOT_ONLY_SERVES = 128 };
+
 /* units: most FLOPs first; they and the problem are borrowed. budget: bytes of activations of a pass. Free with ks_queue_free. */
 int ks_queue_new(ks_queue **out, const ks_problem *problem, const ks_unit *units, size_t n, int64_t budget);
 void ks_queue_free(ks_queue *q);

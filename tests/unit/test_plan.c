@@ -426,13 +426,57 @@ static void too_little_memory_is_named(void **state)
     fixture_close(&f);
 }
 
+/* SmolLM2-135M's shape, 2,150 samples, every window: a million cells on 1,024 ranks, at 100 GFLOP/s a rank and generous costs of root. */
+static void a_million_cells_on_a_thousand_ranks(void **state)
+{
+    (void)state;
+    enum { S = 2150, LAYERS = 30, RANKS = 1024 };
+    static int32_t window[LAYERS];
+    static ks_geometry *geometry[S];
+    static double speed[RANKS];
+    char name[] = "triangle";
+    const ks_arch a = {.L = LAYERS, .D = 576, .H = 9, .G = 3, .E = 64, .F = 1536, .V = 49152, .gated = true, .window = window};
+    ks_sweep sweep = {.name = name, .windows = KS_WINDOWS_ALL};
+    ks_grid *grid;
+    ks_plan *p;
+    ks_forecast *f;
+    assert_int_equal(ks_grid_new(&grid, &sweep, 1, LAYERS, 9), KS_OK);
+    for (int i = 0; i < S; i++) {
+        text t = {.T = 30 + draw(61)};
+        t.marker[t.T / 2 + draw(t.T / 2 - 3)] = 1;
+        for (int k = 0; k < 4; k++) t.target[draw(t.T / 2)] = 1;
+        assert_int_equal(ks_geometry_new(&geometry[i], &a, t.T, t.marker, t.target), KS_OK);
+    }
+    const ks_problem problem = {.arch = &a, .grid = grid, .geometry = geometry, .n_samples = S, .floor = true};
+    const int64_t budget = (int64_t)4 << 30;
+    assert_int_equal(ks_plan_new(&p, &problem, RANKS, budget), KS_OK);
+    assert_int_equal(p->cells, 999750);
+    assert_true(p->flops < 1.02 * p->whole_flops);
+    assert_true(p->whole_flops / RANKS > 0.96 * p->forecast->seconds);
+    for (int r = 0; r < RANKS; r++) speed[r] = 1e11;
+    const ks_service service = {.root_pass = 5e-5, .root_cell = 2e-6, .reply = 2e-3, .root_loss = 1, .max_seconds = 20};
+    assert_int_equal(ks_forecast_new(&f, &problem, p->units, p->n_units, budget, RANKS, speed, &service), KS_OK);
+    print_message("efficiency %.3f, with root %.3f; root %.1f of %.1f s\n", p->whole_flops / RANKS / p->forecast->seconds,
+                  p->whole_flops / RANKS / 1e11 / f->seconds, f->root_seconds, f->seconds);
+    assert_true(p->whole_flops / RANKS / 1e11 > 0.95 * f->seconds);
+    ks_forecast_free(f);
+    ks_plan_free(p);
+    for (int i = 0; i < S; i++) ks_geometry_free(geometry[i]);
+    ks_grid_free(grid);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(row_sets_are_reachability),        cmocka_unit_test(status_names_what_is_special),
-        cmocka_unit_test(equal_variants_are_computed_once), cmocka_unit_test(branches_share_only_equal_beginnings),
-        cmocka_unit_test(costs_are_those_of_a_plain_walk),  cmocka_unit_test(units_cover_what_is_missing_once),
-        cmocka_unit_test(nothing_left_is_no_unit),          cmocka_unit_test(too_little_memory_is_named),
+        cmocka_unit_test(row_sets_are_reachability),
+        cmocka_unit_test(status_names_what_is_special),
+        cmocka_unit_test(equal_variants_are_computed_once),
+        cmocka_unit_test(branches_share_only_equal_beginnings),
+        cmocka_unit_test(costs_are_those_of_a_plain_walk),
+        cmocka_unit_test(units_cover_what_is_missing_once),
+        cmocka_unit_test(nothing_left_is_no_unit),
+        cmocka_unit_test(too_little_memory_is_named),
+        cmocka_unit_test(a_million_cells_on_a_thousand_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
