@@ -119,7 +119,7 @@ static int store_cells(ks_results *r, const ks_samples *samples, const ks_sweep 
     if (sweep->positions == KS_POSITIONS_ALL) KS_NEW(positions, longest);
     KS_TRY(ks_results_add_model(r, &info, samples, &model));
     KS_TRY(ks_results_add_sweep(r, model, sweep, windows, W, 0, &index));
-    KS_TRY(ks_results_flush(r));
+    KS_TRY(ks_results_publish(r));
     *flush = 1e300;
     for (size_t i = 0; i < BATCHES; i++) {
         double begin = ks_seconds();
@@ -155,7 +155,7 @@ static int measure_service(const ks_task *t, const ks_config *cfg, plan_facts *f
         if (cfg->sweeps[s].positions == KS_POSITIONS_ALL) sweep.positions = KS_POSITIONS_ALL;
     }
     KS_GET(path, ks_format("%s.plan-%d", cfg->output, (int)getpid()));
-    rc = ks_results_create(&r, path, true, "{}", "");
+    rc = ks_results_create(&r, path, KS_RESULTS_FORCE, "{}", "");
     if (!rc) rc = store_cells(r, &some, &sweep, (size_t)t->problem.arch->L, &f->flush, &f->service.root_cell);
     if (r) ks_results_abandon(r);
     unlink(path);
