@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "analysis/reader.h"
 
 #include "base/h5.h"
@@ -7,6 +8,8 @@
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -665,39 +668,70 @@ int ks_study_read_whole(ks_study **out, const char *path)
     return read_study(out, path, true);
 }
 
-/* In the child: the last words of a crash stay unheard, a loop ends, and the parent's signals are not ours. Damage can make HDF5 go round
- * for ever (a global heap of zeros does); reading costs far less processor time than this, however slow the disk. */
-static void become_reader(const char *path)
+/* ---- the trial ---- */
+
+/* The child's argv: this, "whole" or "tables", the path. */
+static const char PROBE[] = "kosweep-probe";
+
+/* Damage can make HDF5 go round for ever (a global heap of zeros does); reading costs far less processor time than this, however slow the
+ * disk. */
+static void set_limits(const char *path)
 {
     enum { SECONDS = 3, BYTES_A_SECOND = 10 << 20 };
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGXCPU, SIGINT, SIGTERM, SIGUSR1};
     struct rlimit cpu, no_core = {0, 0};
     struct stat st = {0};
-    sigset_t none;
-    const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    if (null < 0 || dup2(null, STDERR_FILENO) < 0 || stat(path, &st) || getrlimit(RLIMIT_CPU, &cpu)) _exit(1);
+    if (stat(path, &st) || getrlimit(RLIMIT_CPU, &cpu)) _exit(1);
     const rlim_t seconds = SECONDS + (rlim_t)st.st_size / BYTES_A_SECOND;
     if (cpu.rlim_cur > seconds) cpu.rlim_cur = seconds;
     setrlimit(RLIMIT_CPU, &cpu);
     setrlimit(RLIMIT_CORE, &no_core);
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+/* Runs before main in every program that has ks_study_probe, so that none can forget it; the GNU C library hands it main's arguments. */
+__attribute__((constructor)) static void be_the_child(int argc, char **argv)
+{
+    if (argc != 3 || strcmp(argv[0], PROBE) != 0) return;
+    set_limits(argv[2]);
+    ks_study *s = NULL;
+    read_study(&s, argv[2], !strcmp(argv[1], "whole")); /* its error comes again, in words, when the file is read for good */
+    _exit(0);
+}
+
+/* The child starts with no signal blocked or handled, and the last words of a crash stay unheard. */
+static int start_child(pid_t *child, const char *path, bool whole)
+{
+    char exe[4096] = "", *const argv[] = {(char *)(uintptr_t)PROBE, (char *)(uintptr_t)(whole ? "whole" : "tables"),
+                                          (char *)(uintptr_t)path, NULL};
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    sigset_t none, all;
+    /* Not /proc/self/exe itself, which is valgrind's own program under valgrind; but a program may be replaced while it runs. */
+    if (readlink("/proc/self/exe", exe, sizeof exe - 1) < 0 || access(exe, X_OK)) snprintf(exe, sizeof exe, "/proc/self/exe");
+    sigemptyset(&none);
+    sigfillset(&all);
+    int error = posix_spawn_file_actions_init(&files);
+    if (error) return error;
+    error = posix_spawnattr_init(&attributes);
+    if (!error) {
+        error = posix_spawn_file_actions_addopen(&files, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+        if (!error) error = posix_spawnattr_setsigmask(&attributes, &none);
+        if (!error) error = posix_spawnattr_setsigdefault(&attributes, &all);
+        if (!error) error = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+        if (!error) error = posix_spawn(child, exe, &files, &attributes, argv, environ);
+        posix_spawnattr_destroy(&attributes);
+    }
+    posix_spawn_file_actions_destroy(&files);
+    return error;
 }
 
 int ks_study_probe(const char *path, bool whole)
 {
     int rc = KS_OK, status = 0;
+    pid_t child = 0;
     if (access(path, R_OK)) goto done; /* ks_study_read says it in words */
-    const pid_t child = fork();
-    KS_REQUIRE(child >= 0, KS_EMACHINE, "%s: no process to read it in: %s", path, strerror(errno));
-    if (!child) {
-        become_reader(path);
-        ks_study *s = NULL;
-        read_study(&s, path, whole); /* its error comes again, in words, when the file is read for good */
-        _exit(0);
-    }
+    const int error = start_child(&child, path, whole);
+    KS_REQUIRE(!error, KS_EMACHINE, "%s: no process to read it in: %s", path, strerror(error));
     while (waitpid(child, &status, 0) < 0) KS_REQUIRE(errno == EINTR, KS_EMACHINE, "%s: waiting for its reader: %s", path, strerror(errno));
     KS_REQUIRE(WIFEXITED(status) && !WEXITSTATUS(status), KS_EINPUT, "%s: damaged: HDF5 cannot get through it", path);
 done:

@@ -85,11 +85,9 @@ int ks_study_read_whole(ks_study **out, const char *path);
 void ks_study_free(ks_study *s); /* NULL is allowed */
 
 /* Reads the file, as ks_study_read_whole does where `whole`, in a child process and says whether that survived: HDF5's own code crashes on
- * some damaged files. KS_OK where the same call is safe here (it may still refuse the file).
- *
- * The child is a fork, a copy of this process with this thread only: same heap, same stack, same libraries. What it survives, its parent
- * survives. It may be called with other threads alive and under MPI, as long as no other thread is inside HDF5: glibc keeps malloc and
- * stdio usable in such a child, and the child calls nothing else that locks. It leaves by _exit, so MPI's handlers do not run in it. */
+ * some damaged files, and goes round for ever in others. KS_OK where the same call is safe here (it may still refuse the file).
+ * May be called under MPI and with other threads alive: the child is this program started anew (posix_spawn), not a fork, which would
+ * copy locks that other threads hold and pages that a network card writes to. It reads before its main begins and ends. */
 int ks_study_probe(const char *path, bool whole);
 
 /* Place of a cell in the arrays [F, W, H, S]. */

@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "plan/plan.h"
 
 #include <errno.h>
 #include <math.h>
@@ -351,7 +352,7 @@ static int import_sweep(const ks_former *f, const ks_study_model *m, const ks_st
                         const int32_t *place, const ks_former_sink *sink, ks_known *known)
 {
     int rc = KS_OK;
-    const size_t words = (grid->n_variants + 63) / 64;
+    const size_t words = ks_done_words(grid);
     size_t index;
     ks_position_cell *positions = NULL;
     const ks_sweep *now = find_sweep(f->cfg, o->name, &index);
@@ -405,17 +406,18 @@ done:
 int ks_former_import(const ks_former *f, const ks_former_task *task, const ks_former_sink *sink, ks_known *known)
 {
     int rc = KS_OK;
-    const size_t S = task->samples->n, V = task->grid->n_variants;
+    const size_t S = task->samples->n;
+    const int64_t cells = (int64_t)(S * task->grid->n_variants);
     const ks_study_model *m = NULL;
     *known = (ks_known){0};
-    KS_NEW(known->done, S * ((V + 63) / 64));
+    KS_NEW(known->done, S * ks_done_words(task->grid));
     KS_NEW(known->baseline_done, S);
     if (!f) goto done;
     for (size_t i = 0; i < f->study->n_models; i++)
         if (!strcmp(f->study->models[i].name, task->info->name)) m = &f->study->models[i];
     if (m) KS_TRY(import_model(f, m, task, sink, known));
     ks_log(KS_LOG_INFO, "%s: %s: %lld of %lld cells and %lld of %zu baselines are there, %lld cells are missing", f->path, task->info->name,
-           (long long)known->cells, (long long)(S * V), (long long)known->baselines, S, (long long)(S * V) - (long long)known->cells);
+           (long long)known->cells, (long long)cells, (long long)known->baselines, S, (long long)(cells - known->cells));
 done:
     if (rc) ks_known_clear(known);
     return rc;

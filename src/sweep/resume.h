@@ -19,8 +19,8 @@ typedef struct ks_former ks_former;
 
 /* Reads the file and compares what the configuration alone can tell: schema, protocol, precision, names and definitions of sweeps.
  * *out = NULL and KS_OK where there is no file yet: job scripts can always say --resume. KS_EINPUT: damaged; it is read in a child process
- * first, since HDF5 may crash on damage (ks_study_probe: no other thread may be inside HDF5 meanwhile). The file is closed when this
- * returns. path and cfg are borrowed until ks_former_free. */
+ * first, since HDF5 may crash on damage (ks_study_probe). The file is closed when this returns. path and cfg are borrowed until
+ * ks_former_free. */
 int ks_former_open(ks_former **out, const char *path, const ks_config *cfg);
 void ks_former_free(ks_former *f); /* NULL is allowed */
 
@@ -44,8 +44,8 @@ typedef struct ks_former_sink {
 
 /* What is known of a task. Clear with ks_known_clear. */
 typedef struct ks_known {
-    uint64_t *done;         /* [n_samples, (n_variants + 63) / 64] bit v of row s: that cell is known */
-    uint8_t *baseline_done; /* [n_samples] */
+    uint64_t *done;         /* [n_samples, ks_done_words] as ks_problem.done */
+    uint8_t *baseline_done; /* [n_samples] as ks_problem.baseline_done */
     int64_t cells, baselines;
 } ks_known;
 
