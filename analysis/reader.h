@@ -65,6 +65,7 @@ typedef struct ks_study_model {
 typedef struct ks_study_run {
     char *time, *host, *backend, *command_line;
     char *history; /* a line for each run before it */
+    char *ended;   /* when it ended; "" if it was killed, or is still running */
     int32_t ranks, threads;
 } ks_study_run;
 

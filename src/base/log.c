@@ -2,12 +2,14 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 static int max_level = KS_LOG_INFO;
 static int log_rank = -1;
-static int progress_shown = 0;
+static int progress_shown = 0; /* on the terminal */
+static double plain_since = 0; /* seconds, of the last plain line or the first call */
 
 void ks_log_set_level(int level)
 {
@@ -38,23 +40,43 @@ void ks_log(int level, const char *format, ...)
     va_start(args, format);
     vsnprintf(line + n, sizeof line - (size_t)n, format, args);
     va_end(args);
+    flockfile(stderr);
     clear_progress();
     fprintf(stderr, "%s\n", line);
+    funlockfile(stderr);
+}
+
+/* Without a terminal: whether the next line is due. */
+static int plain_due(int ends)
+{
+    enum { MINUTE = 60 };
+    const char *set = getenv("KOSWEEP_PROGRESS");
+    const double every = set && atof(set) > 0 ? atof(set) : MINUTE, now = ks_seconds();
+    if (ends) plain_since = 0;
+    else if (plain_since == 0) plain_since = now;
+    if (ends || now - plain_since < every) return 0;
+    plain_since = now;
+    return 1;
 }
 
 void ks_log_progress(const char *format, ...)
 {
-    if (max_level < KS_LOG_INFO || log_rank > 0 || !isatty(STDERR_FILENO)) return;
+    if (max_level < KS_LOG_INFO || log_rank > 0) return;
     char line[512];
     va_list args;
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    clear_progress();
-    if (!line[0]) return;
-    fprintf(stderr, "\r%s", line);
-    fflush(stderr);
-    progress_shown = 1;
+    flockfile(stderr);
+    if (!isatty(STDERR_FILENO)) {
+        if (plain_due(!line[0])) ks_log(KS_LOG_INFO, "%s", line);
+    } else {
+        clear_progress();
+        progress_shown = line[0] != 0;
+        if (line[0]) fprintf(stderr, "\r%s", line);
+        fflush(stderr);
+    }
+    funlockfile(stderr);
 }
 
 double ks_seconds(void)

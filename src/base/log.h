@@ -1,4 +1,4 @@
-/* log.h - what the program says on stderr, one line per event. stdout carries results only. */
+/* log.h - what the program says on stderr, one line per event. stdout carries results only. Any thread may call. */
 #ifndef KS_BASE_LOG_H
 #define KS_BASE_LOG_H
 
@@ -12,7 +12,8 @@ void ks_log_set_rank(int rank);
 
 void ks_log(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A progress line that overwrites itself on a terminal and is silent elsewhere. An empty text clears it. */
+/* Progress, called as often as one likes: on a terminal a line that overwrites itself, elsewhere one plain line a minute (or every
+ * KOSWEEP_PROGRESS seconds, from the environment). An empty text ends it. */
 void ks_log_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Seconds since an arbitrary start, monotonic. */

@@ -64,18 +64,26 @@ static int dispatch(int argc, char **argv)
                     near ? near : "", near ? "\"?" : "");
 }
 
+typedef struct arguments {
+    int argc;
+    char **argv;
+} arguments;
+
+/* What a rank does. Every rank ends with the same error text; root says it. */
+static int program(void *ctx)
+{
+    const arguments *a = ctx;
+    if (ks_comm_size() > 1) ks_log_set_rank(ks_comm_rank());
+    int rc = dispatch(a->argc, a->argv);
+    if (!rc && (fflush(stdout) || ferror(stdout))) rc = ks_error(KS_EMACHINE, "stdout cannot be written: %s", strerror(errno));
+    if (rc && ks_comm_rank() == 0) ks_log(rc == KS_ESTOPPED ? KS_LOG_WARN : KS_LOG_ERROR, "%s", ks_error_text());
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
+    arguments a = {argc, argv};
     /* At a file size limit this signal would kill; the error of write() says more. */
     signal(SIGXFSZ, SIG_IGN);
-    int rc = ks_comm_start();
-    if (!rc) {
-        if (ks_comm_size() > 1) ks_log_set_rank(ks_comm_rank());
-        rc = dispatch(argc, argv);
-    }
-    if (!rc && (fflush(stdout) || ferror(stdout))) rc = ks_error(KS_EMACHINE, "stdout cannot be written: %s", strerror(errno));
-    /* Every rank ends with the same error text; root says it. */
-    if (rc && ks_comm_rank() == 0) ks_log(KS_LOG_ERROR, "%s", ks_error_text());
-    ks_comm_finish();
-    return rc;
+    return ks_comm_run(program, &a);
 }

@@ -110,6 +110,7 @@ int ks_config_new(ks_config **out)
     KS_NEW(c, 1);
     c->floor = true;
     c->ranks = 1;
+    c->checkpoint = KS_DEFAULT_CHECKPOINT;
     KS_TRY(ks_config_set_output(c, "results.h5"));
 done:
     if (rc) ks_config_free(c);
@@ -433,13 +434,13 @@ done:
 static int read_config(const cJSON *root, const char *path, ks_config *c)
 {
     static const char *const keys[] = {
-        "models", "corpus", "groups", "samples", "include_baselines", "special_tokens", "marker", "precision", "save_logits",
-        "floor",  "sweeps", "output", "backend", "weights",           "threads",        "memory", NULL};
+        "models", "corpus", "groups", "samples", "include_baselines", "special_tokens", "marker", "precision",  "save_logits",
+        "floor",  "sweeps", "output", "backend", "weights",           "threads",        "memory", "checkpoint", NULL};
     const ks_json_ctx ctx = {KS_EUSAGE, path};
     int rc = KS_OK;
     char *where = NULL, *output = NULL;
     size_t n = 0;
-    int64_t threads = 0;
+    int64_t threads = 0, checkpoint = KS_DEFAULT_CHECKPOINT;
     KS_TRY(ks_json_known_keys(root, keys, KS_EUSAGE, path));
     const cJSON *models = cJSON_GetObjectItemCaseSensitive(root, "models"), *sweeps = cJSON_GetObjectItemCaseSensitive(root, "sweeps");
     KS_TRY(array_size(&ctx, models, "models", &n));
@@ -469,6 +470,8 @@ static int read_config(const cJSON *root, const char *path, ks_config *c)
     KS_TRY(ks_json_bool(&ctx, root, "floor", false, &c->floor));
     KS_TRY(ks_json_int(&ctx, root, "threads", false, 0, KS_MAX_THREADS, &threads));
     c->threads = (int)threads;
+    KS_TRY(ks_json_int(&ctx, root, "checkpoint", false, 0, KS_MAX_CHECKPOINT, &checkpoint));
+    c->checkpoint = (int)checkpoint;
     KS_TRY(read_memory(&ctx, root, &c->memory_bytes));
     KS_TRY(read_path(&ctx, root, "output", path, &output));
     if (output) KS_TRY(ks_config_set_output(c, output));

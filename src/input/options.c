@@ -41,10 +41,11 @@ const char ks_options_help[] =
     "  --weights W            resident (mapped), streamed (two layers in memory at a time) or auto (default: resident where it fits)\n"
     "  --threads N            threads of a rank (default 0: the cores it is bound to, or its share of them)\n"
     "  --memory BYTES         limit of a rank's memory: 1500000000, 512M, 2G (default: 60 % of what is free, shared by a host's ranks)\n"
+    "  --checkpoint SECONDS   how much work of a rank a kill may cost, about; 0: as little as can be (default 20)\n"
     "  --ranks N              plan: the number of ranks to plan for (default 1)\n"
     "Result\n"
     "  --output FILE.h5       (default results.h5); FILE.json writes FILE.h5 and its JSON\n"
-    "  --resume               finish the missing cells of the output file (not in this version)\n"
+    "  --resume               go on with the output file: compute what is missing in it; no file: begin\n"
     "  --force                overwrite the output file\n"
     "  --save-logits          keep the baseline's logits\n"
     "  --floor on|off         also measure what bf16 would bury, one forward a sample (default on)\n"
@@ -80,6 +81,7 @@ enum opt {
     O_BACKEND,
     O_WEIGHTS,
     O_THREADS,
+    O_CHECKPOINT,
     O_MEMORY,
     O_RANKS,
     O_OUTPUT,
@@ -129,6 +131,7 @@ static const option_spec specs[N_OPTIONS] = {
     [O_BACKEND] = {"--backend", true, NULL},
     [O_WEIGHTS] = {"--weights", true, NULL},
     [O_THREADS] = {"--threads", true, NULL},
+    [O_CHECKPOINT] = {"--checkpoint", true, NULL},
     [O_MEMORY] = {"--memory", true, NULL},
     [O_RANKS] = {"--ranks", true, "plan"},
     [O_OUTPUT] = {"--output", true, NULL},
@@ -441,7 +444,7 @@ static int apply(const asked *a, ks_config *c)
 {
     static const char *const on_off[] = {"off", "on", NULL};
     int rc = KS_OK, floor_on = c->floor;
-    int32_t threads = c->threads, ranks = c->ranks;
+    int32_t threads = c->threads, checkpoint = c->checkpoint, ranks = c->ranks;
     KS_TRY(set_models(a, c));
     KS_TRY(set_text(a, O_CORPUS, &c->corpus));
     KS_TRY(set_list(a, O_GROUPS, &c->groups, &c->n_groups));
@@ -454,9 +457,11 @@ static int apply(const asked *a, ks_config *c)
     KS_TRY(set_word(a, O_BACKEND, ks_backend_names, &c->backend));
     KS_TRY(set_word(a, O_WEIGHTS, ks_source_names, &c->weights));
     if (a->given[O_THREADS]) KS_TRY(whole_number("--threads", a->value[O_THREADS], 0, KS_MAX_THREADS, &threads));
+    if (a->given[O_CHECKPOINT]) KS_TRY(whole_number("--checkpoint", a->value[O_CHECKPOINT], 0, KS_MAX_CHECKPOINT, &checkpoint));
     if (a->given[O_RANKS]) KS_TRY(whole_number("--ranks", a->value[O_RANKS], 1, KS_MAX_RANKS, &ranks));
     if (a->given[O_MEMORY]) KS_TRY(ks_config_bytes("--memory", a->value[O_MEMORY], &c->memory_bytes));
     c->threads = threads;
+    c->checkpoint = checkpoint;
     c->ranks = ranks;
     if (a->given[O_OUTPUT]) KS_TRY(ks_config_set_output(c, a->value[O_OUTPUT]));
     KS_REQUIRE(!(a->given[O_RESUME] && a->given[O_FORCE]), KS_EUSAGE,

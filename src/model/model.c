@@ -308,6 +308,26 @@ done:
     return rc;
 }
 
+int ks_model_config_sha256(const ks_model *m, char out[65])
+{
+    int rc = KS_OK;
+    char *path = NULL, buffer[4096];
+    size_t n;
+    FILE *f = NULL;
+    ks_sha256 s;
+    KS_GET(path, ks_format("%s/config.json", m->dir));
+    f = fopen(path, "rb");
+    KS_REQUIRE(f, KS_EINPUT, "%s: %s", path, strerror(errno));
+    ks_sha256_init(&s);
+    while ((n = fread(buffer, 1, sizeof buffer, f))) ks_sha256_update(&s, buffer, n);
+    KS_REQUIRE(!ferror(f), KS_EMACHINE, "%s: cannot be read: %s", path, strerror(errno));
+    ks_sha256_final_hex(&s, out);
+done:
+    if (f) fclose(f);
+    free(path);
+    return rc;
+}
+
 /* An exponent of all ones is an infinity or NaN. */
 static bool all_finite(const ks_st_tensor *t)
 {

@@ -52,6 +52,9 @@ int64_t ks_model_parameters(const ks_model *m);
 /* SHA-256 in hexadecimal over the bytes of the weight files in order of their names. Reads everything. */
 int ks_model_weights_sha256(const ks_model *m, char out[65]);
 
+/* The same of config.json. */
+int ks_model_config_sha256(const ks_model *m, char out[65]);
+
 /* Looks at every weight. *tensor_name: the first tensor that holds an infinity or NaN (caller frees), NULL if all are finite. */
 int ks_model_find_nonfinite(const ks_model *m, char **tensor_name);
 

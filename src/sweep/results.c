@@ -168,6 +168,7 @@ int ks_results_set_provenance(ks_results *r, const ks_provenance *p)
     ks_h5_group g = {0};
     KS_TRY(ks_h5_group_replace(&g, &r->root, "provenance"));
     KS_TRY(ks_h5_put_text(&g, "time", p->time));
+    KS_TRY(ks_h5_put_text(&g, "ended", p->ended));
     KS_TRY(ks_h5_put_text(&g, "host", p->host));
     KS_TRY(ks_h5_put_int(&g, "ranks", p->ranks));
     KS_TRY(ks_h5_put_int(&g, "threads", p->threads));

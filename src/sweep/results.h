@@ -29,7 +29,8 @@ typedef struct ks_model_info {
 
 /* All that may differ between two equal runs. Strings may be NULL. */
 typedef struct ks_provenance {
-    const char *time, *host, *backend, *device, *command_line, *isa;
+    const char *time, *ended; /* ended: NULL while it runs */
+    const char *host, *backend, *device, *command_line, *isa;
     const char *history; /* one line for each earlier run that this file goes on with: time host ranks threads backend command */
     int32_t ranks, threads;
     int64_t weights_bytes_read;

@@ -448,3 +448,8 @@ done:
     free(line);
     return rc;
 }
+
+bool ks_former_ended(const ks_former *f, const char *config_json, const char *corpus_sha256)
+{
+    return *f->study->run.ended && !strcmp(f->study->config, config_json) && !strcmp(f->study->corpus_sha256, corpus_sha256);
+}

@@ -13,6 +13,7 @@
 #include "plan/grid.h"
 #include "sweep/results.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct ks_former ks_former;
@@ -58,5 +59,9 @@ void ks_known_clear(ks_known *k);
 
 /* One line for each run that worked on the file: time, host, ranks, threads, backend, command. "" where f is NULL. Caller frees. */
 int ks_former_history(const ks_former *f, char **out);
+
+/* Whether the file was closed in order by a run of this configuration and corpus: then it is as a new run would leave it, but for cells
+ * that are missing. */
+bool ks_former_ended(const ks_former *f, const char *config_json, const char *corpus_sha256);
 
 #endif

@@ -177,7 +177,8 @@ static int pack(const ks_task *t, ks_wire *w)
     KS_TRY(KS_PUT(w, t->precision));
     KS_TRY(KS_PUT(w, t->source));
     KS_TRY(KS_PUT(w, t->save_logits));
-    KS_TRY(KS_PUT(w, t->budget));
+    KS_TRY(KS_PUT(w, t->weights_sha256));
+    KS_TRY(KS_PUT(w, t->config_sha256));
     KS_TRY(KS_PUT(w, t->problem.floor));
     KS_TRY(KS_PUT(w, t->problem.n_samples));
     for (size_t i = 0; i < t->problem.n_samples; i++) {
@@ -208,8 +209,6 @@ static int pack(const ks_task *t, ks_wire *w)
     KS_TRY(ks_wire_put(w, t->done, done * sizeof *t->done));
     KS_TRY(KS_PUT(w, baselines));
     KS_TRY(ks_wire_put(w, t->baseline_done, baselines));
-    KS_TRY(KS_PUT(w, t->plan->n_units));
-    KS_TRY(ks_wire_put(w, t->plan->units, t->plan->n_units * sizeof *t->plan->units));
 done:
     return rc;
 }
@@ -222,7 +221,8 @@ static int unpack(ks_task *t, ks_wire *w)
     KS_TRY(KS_TAKE(w, t->precision));
     KS_TRY(KS_TAKE(w, t->source));
     KS_TRY(KS_TAKE(w, t->save_logits));
-    KS_TRY(KS_TAKE(w, t->budget));
+    KS_TRY(KS_TAKE(w, t->weights_sha256));
+    KS_TRY(KS_TAKE(w, t->config_sha256));
     KS_TRY(KS_TAKE(w, t->problem.floor));
     KS_TRY(KS_TAKE(w, t->problem.n_samples));
     KS_NEW(t->tokens, t->problem.n_samples);
@@ -264,10 +264,6 @@ static int unpack(ks_task *t, ks_wire *w)
     KS_TRY(KS_TAKE(w, baselines));
     if (baselines) KS_NEW(t->baseline_done, baselines);
     KS_TRY(ks_wire_get(w, t->baseline_done, baselines));
-    KS_NEW(t->plan, 1);
-    KS_TRY(KS_TAKE(w, t->plan->n_units));
-    KS_NEW(t->plan->units, t->plan->n_units);
-    KS_TRY(ks_wire_get(w, t->plan->units, t->plan->n_units * sizeof *t->plan->units));
     t->problem.grid = t->grid;
     t->problem.done = t->done;
     t->problem.baseline_done = t->baseline_done;

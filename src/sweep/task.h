@@ -18,15 +18,16 @@ typedef struct ks_task {
     ks_model *model;
     int precision, source; /* KS_PRECISION_*, KS_WEIGHTS_* */
     bool save_logits;
-    ks_tokens *tokens; /* [problem.n_samples] */
+    char weights_sha256[65], config_sha256[65]; /* root's */
+    ks_tokens *tokens;                          /* [problem.n_samples] */
     ks_grid *grid;
     ks_problem problem;     /* its done and baseline_done are these: */
     uint64_t *done;         /* [n_samples, ks_done_words] or NULL */
     uint8_t *baseline_done; /* [n_samples] or NULL */
-    int64_t budget;         /* bytes of activations of a pass */
-    ks_plan *plan;          /* on ranks other than root: its units only */
 
     /* Root only. */
+    int64_t budget; /* bytes of activations of a pass */
+    ks_plan *plan;
     bool may_stream; /* --weights auto */
     const ks_model_ref *ref;
     ks_samples *samples;

@@ -122,7 +122,6 @@ options '\-\-window-center' --scan-windows
 options '5 layers' --scan-windows --window-center 7
 options '5 layers' --slide-window 6
 options '\-\-precision.*full' --precision ful
-options '\-\-resume' --resume
 options '\-\-resume.*--force' --resume --force
 options '\-\-verbose' --verbose
 options 'two configurations' a.json b.json

@@ -16,7 +16,6 @@ run() { # STATUS PATTERN OPTIONS...
 # ---- what every rank, or root alone, finds ----
 run 2 '\-\-layr.*--layer' --layr 3
 run 2 '5 layers' --layer 5
-run 2 '\-\-resume' --resume
 run 2 'no_such' --groups no_such
 run 3 'nowhere.json' --corpus "$work/nowhere.json"
 run 3 'nowhere/at/all' --model nowhere/at/all
@@ -46,17 +45,17 @@ open(sys.argv[1], "wb").write(data)
 PY
 refused 3 'poisoned: .*tensor model.layers.3.mlp.down_proj.weight' ranks "$KOSWEEP" run --model "$work/poisoned" --corpus "$corpus" \
     --threads 1 --quiet --output "$out/new.h5"
-refused 4 'new.h5: cannot be written' ranks bash -c 'ulimit -f 20; exec "$@"' limited "$KOSWEEP" run --model "$model" --corpus "$corpus" \
+refused 4 'new.h5: .*cannot be' ranks bash -c 'ulimit -f 20; exec "$@"' limited "$KOSWEEP" run --model "$model" --corpus "$corpus" \
     --threads 1 --quiet --output "$out/new.h5"
 # What was finished before the failure is kept.
 ranks "$KOSWEEP" run --model "$model" --model "$work/poisoned" --corpus "$corpus" --threads 1 --output "$work/half.h5" >/dev/null 2>"$work/stderr"
 [ $? = 3 ] && [ "$(grep -c 'error: ' "$work/stderr")" = 1 ] || complain "two models, one poisoned"
-grep -q 'half.h5 holds the 1 model before poisoned' "$work/stderr" || complain "the warning about the finished model"
-/usr/bin/python3 - "$work/half.h5" <<'PY' || complain "the finished model is not in the file"
+grep -q 'half.h5 keeps what was finished; --resume goes on' "$work/stderr" || complain "the warning about the finished model"
+/usr/bin/python3 - "$work/half.h5" <<'PY' || complain "the finished model is not in the file, or the other one is whole"
 import sys, h5py
 with h5py.File(sys.argv[1]) as f:
-    status = {name: model["sweeps/layers/status"][()] for name, model in f["models"].items()}
-    sys.exit(not (status["a_qwen2"].all() and not status["poisoned"].all()))
+    done = {name: set(m["sweeps/layers/status"][:].ravel()) for name, m in f["models"].items()}
+    assert 0 not in done["a_qwen2"] and 0 in done["poisoned"], done
 PY
 
 # ---- one rank alone ----
@@ -85,24 +84,30 @@ rank1() {
 mkdir "$work/good" "$work/empty" "$work/bad"
 cp -r "$model" "$work/good/m"
 cp -r "$work/poisoned" "$work/bad/m"
-mkdir "$work/cut"
+mkdir "$work/cut" "$work/other"
+cp -r "$model" "$work/other/m"
+sed -i 's/"rms_norm_eps": 1e-0[0-9]*/"rms_norm_eps": 1e-03/' "$work/other/m/config.json"
 cp -r "$model" "$work/cut/m"
 truncate -s 5000 "$work/cut/m/model.safetensors"
 rank1 2 '.*vax' 'export KS_CPU_ISA=vax'
 rank1 3 '.*no directory ./m' "cd $work/empty"
 rank1 3 '.*m/model.safetensors' "cd $work/cut"
-rank1 3 '.*tensor model.layers.3.mlp.down_proj.weight' "cd $work/bad" "$work/part.h5" # in the middle of its passes: others may have results
+rank1 3 './m: the weights are not those that root reads' "cd $work/bad"
+rank1 3 './m: config.json is not' "cd $work/other"
 # Less and less memory, down to a size that does not do for this sweep's 60 MB of states. (Far below it, Open MPI itself hangs.)
 if ! grep -q __asan_init "$KOSWEEP"; then
     hungry() { # MIB: of addresses for rank 1
         ranks "$work/alone" "ulimit -v $(($1 * 1024))" "$KOSWEEP" run --model "$KS_ROOT/models/box" --heads each --all-windows --all-edges \
             --corpus "$KS_ROOT/corpus/attention_samples_universal.json" --threads 1 --quiet --output "$work/hungry.h5" --force
     }
-    megabytes=432
-    while hungry "$megabytes" >"$work/stdout" 2>"$work/stderr"; do megabytes=$((megabytes - 32)); done
-    [ "$megabytes" != 432 ] || complain "no memory from the beginning"
-    begin=$SECONDS
-    refused 4 "rank 1 on $host: .*out of memory" hungry $((megabytes - 16))
-    [ $((SECONDS - begin)) -lt 10 ] || complain "$((SECONDS - begin)) seconds without memory"
+    status=0
+    for ((megabytes = 432; megabytes > 100 && !status; megabytes -= 32)); do
+        begin=$SECONDS
+        hungry "$megabytes" >"$work/stdout" 2>"$work/stderr" || status=$?
+    done
+    [ "$megabytes" != 400 ] || complain "no memory from the beginning"
+    [ "$status" = 4 ] && [ "$(grep -c 'error: ' "$work/stderr")" = 1 ] || complain "status $status without memory"
+    grep -Eq "error: rank 1 on $host: .*(out of|Cannot allocate) memory" "$work/stderr" || complain "no word about memory"
+    [ $((SECONDS - begin)) -lt 15 ] || complain "$((SECONDS - begin)) seconds without memory"
 fi
 all_refused

@@ -20,7 +20,7 @@ owners = {
     r"gsl/.*": {"analysis/stats.c"},
     r"pcre2\.h": {"src/input/tokenizer_regex.c"},
     r"utf8proc\.h": {"src/input/tokenizer_unicode.c", "src/input/corpus.c"},
-    r"pthread\.h": {"src/compute/cpu/pool.c", "src/model/ring.c"},
+    r"pthread\.h": {"src/compute/cpu/pool.c", "src/model/ring.c", "src/sweep/comm.c", "src/sweep/run.c"},
 }
 also = {"src/sweep/resume.c": {"analysis/reader.h"}}
 faults, seen = [], 0

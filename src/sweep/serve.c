@@ -1,0 +1,274 @@
+#include "sweep/serve.h"
+
+#include "base/log.h"
+#include "plan/queue.h"
+#include "sweep/comm.h"
+#include "sweep/work.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A worker whose speed is not known yet is taken for one of FIRST_SPEED FLOP/s a thread, which is modest, and gets FIRST_SHARE of what is
+ * its due if there are others: should it be slow, they do the rest. */
+static const double FIRST_SPEED = 5e10, FIRST_SHARE = 0.25, TICK_SECONDS = 0.2;
+static const double SAVE_PAUSE = 20; /* times as long as saving takes, so that it costs at most 5 % of root's time */
+
+typedef struct worker {
+    bool ready, busy;
+    double speed; /* FLOP/s */
+    double flops; /* of the running pass, and when it began */
+    double begin;
+    int64_t passes;
+    double all_flops, all_seconds, last_seconds, end; /* of ended passes; how long the last one took, and when it ended */
+} worker;
+
+typedef struct server {
+    const ks_task *task;
+    ks_collector *collector;
+    ks_results *results;
+    ks_queue *queue;
+    const ks_serve_options *options;
+    worker *workers; /* [ranks] */
+    int ranks, busy, ready;
+    uint32_t round;
+    int32_t *picked; /* [n_units] scratch */
+    bool stopping, unsaved;
+    int64_t passes, cells, done_before;
+    int64_t bytes_read;
+    double begin, save_again; /* seconds */
+    double total, done;       /* FLOPs */
+} server;
+
+/* ---- progress ---- */
+
+static void show_progress(server *s, double now)
+{
+    double done = s->done;
+    for (int r = 0; r < s->ranks; r++) {
+        const worker *w = &s->workers[r];
+        if (w->busy) done += fmin((now - w->begin) * w->speed, 0.95 * w->flops);
+    }
+    const double share = s->total > 0 ? done / s->total : 1, spent = now - s->begin;
+    if (share < 0.002 || spent < 0.1) return;
+    const int64_t cells = ks_collector_done(s->collector);
+    const double left = spent / share - spent, rate = share * (double)(s->cells - s->done_before) / spent;
+    ks_log_progress("%s: %3.0f %%, %lld of %lld cells, %.3g cells/s, %d:%02d:%02d left, pass %lld%s", s->task->name, 100 * share,
+                    (long long)cells, (long long)s->cells, rate, (int)(left / 3600), (int)(left / 60) % 60, (int)left % 60,
+                    (long long)s->passes, s->stopping ? ", stopping" : "");
+}
+
+/* ---- handing out ---- */
+
+/* Sends a pass of n units to a rank. who: [local ranks] which of its host's ranks have one in this round. */
+static int send_pass(server *s, int rank, const int32_t *units, size_t n, const uint8_t *who, int members)
+{
+    int rc = KS_OK;
+    ks_wire w = {0};
+    worker *k = &s->workers[rank];
+    const ks_work_order o = {s->round, members, (int32_t)n};
+    KS_TRY(KS_PUT(&w, o));
+    KS_TRY(ks_wire_put(&w, who, (size_t)members));
+    k->flops = 0;
+    for (size_t i = 0; i < n; i++) {
+        const ks_unit *u = &s->task->plan->units[units[i]];
+        KS_TRY(KS_PUT(&w, *u));
+        k->flops += u->flops;
+    }
+    k->begin = ks_seconds();
+    k->busy = true;
+    s->busy++;
+    s->passes++;
+    rc = ks_comm_send(rank, KS_MSG_WORK, w.data, w.bytes);
+    w.data = NULL;
+done:
+    free(w.data);
+    return rc;
+}
+
+static double speed_of_all(const server *s)
+{
+    double all = 0, known = 0;
+    int n = 0;
+    for (int r = 0; r < s->ranks; r++) {
+        if (!s->workers[r].ready) continue;
+        known += s->workers[r].speed;
+        n++;
+    }
+    all = n ? known / n * s->ranks : 1; /* those that are not ready yet will be like the others */
+    return all;
+}
+
+/* A pass for each idle rank of the host whose first rank is `first`; when weights are shared, only once all of them are idle. */
+static int serve_host(server *s, int first)
+{
+    int rc = KS_OK;
+    int members = 0, idle = 0;
+    uint8_t *who = NULL;
+    int32_t **lists = NULL;
+    size_t *counts = NULL;
+    int *ranks = NULL;
+    KS_NEW(who, s->ranks);
+    KS_NEW(lists, s->ranks);
+    KS_NEW(counts, s->ranks);
+    KS_NEW(ranks, s->ranks);
+    for (int r = first; r < s->ranks; r++) {
+        if (ks_comm_leader(r) != first) continue;
+        idle += s->workers[r].ready && !s->workers[r].busy;
+        ranks[members++] = r;
+    }
+    if (!idle || (s->options->shared_weights && idle < members)) goto done;
+    s->round++;
+    for (int i = 0; i < members; i++) {
+        const worker *k = &s->workers[ranks[i]];
+        if (!k->ready || k->busy || !ks_queue_units(s->queue) || (ranks[i] == 0 && s->ranks >= KS_ROOT_ONLY_SERVES)) continue;
+        double share = ks_queue_share(ks_queue_flops(s->queue), k->speed, speed_of_all(s), s->options->checkpoint);
+        if (!k->passes && s->ranks > 1) share *= FIRST_SHARE;
+        counts[i] = ks_queue_take(s->queue, share, s->picked);
+        KS_NEW(lists[i], counts[i]);
+        memcpy(lists[i], s->picked, counts[i] * sizeof *lists[i]);
+        who[i] = 1;
+    }
+    for (int i = 0; i < members; i++)
+        if (who[i]) KS_TRY(send_pass(s, ranks[i], lists[i], counts[i], who, members));
+done:
+    for (int i = 0; lists && i < members; i++) free(lists[i]);
+    free(lists);
+    free(counts);
+    free(ranks);
+    free(who);
+    return rc;
+}
+
+/* ---- the loop ---- */
+
+static void take_report(server *s, int from, const ks_work_report *r)
+{
+    worker *k = &s->workers[from];
+    if (!k->ready) {
+        k->ready = true;
+        k->speed = FIRST_SPEED * r->threads;
+        s->ready++;
+        return;
+    }
+    k->busy = false;
+    s->busy--;
+    s->done += r->flops;
+    s->bytes_read += r->bytes_read;
+    k->passes++;
+    k->all_flops += r->flops;
+    k->all_seconds += r->seconds;
+    k->last_seconds = r->seconds;
+    k->end = ks_seconds();
+    if (r->flops > 0 && r->seconds > 0) k->speed = r->flops / r->seconds;
+}
+
+static int save(server *s)
+{
+    const double begin = ks_seconds();
+    const int rc = ks_results_flush(s->results);
+    s->unsaved = false;
+    const double now = ks_seconds();
+    s->save_again = now + fmax(s->options->checkpoint / 4, SAVE_PAUSE * (now - begin));
+    return rc;
+}
+
+/* What signals ask for. */
+static int check_signals(server *s)
+{
+    int rc = KS_OK;
+    const int stops = ks_comm_stops();
+    if (stops && !s->stopping) {
+        s->stopping = true;
+        ks_log(KS_LOG_WARN, "asked to stop: %d running pass%s will be finished; asked once more, they are not", s->busy,
+               s->busy == 1 ? "" : "es");
+        KS_TRY(save(s)); /* whoever asks may not wait */
+    }
+    if (stops > 1) {
+        KS_TRY(save(s));
+        ks_log(KS_LOG_WARN, "stopped at once with %lld of %lld cells of %s done; --resume goes on",
+               (long long)ks_collector_done(s->collector), (long long)s->cells, s->task->name);
+        ks_comm_abort(KS_ESTOPPED);
+    }
+done:
+    return rc;
+}
+
+/* Takes the next message: a rank that waits comes before results that can. *came: there was one. */
+static int take_message(server *s, double seconds, bool *came)
+{
+    int rc = KS_OK;
+    ks_message m;
+    KS_TRY(ks_comm_receive(KS_KIND(KS_MSG_PASS), 0, &m));
+    if (m.kind < 0) KS_TRY(ks_comm_receive(KS_KIND(KS_MSG_RECORDS) | KS_KIND(KS_MSG_PASS), seconds, &m));
+    *came = m.kind >= 0;
+    if (m.kind == KS_MSG_RECORDS) {
+        rc = ks_collector_take(s->collector, m.from, m.data, m.bytes);
+        s->unsaved = true;
+    } else if (m.kind == KS_MSG_PASS) {
+        take_report(s, m.from, m.data);
+        if (!s->stopping) rc = serve_host(s, ks_comm_leader(m.from));
+    }
+    free(m.data);
+done:
+    return rc;
+}
+
+static int step(server *s)
+{
+    int rc = KS_OK;
+    bool came;
+    KS_TRY(check_signals(s));
+    KS_TRY(take_message(s, TICK_SECONDS, &came));
+    const double now = ks_seconds();
+    if (s->unsaved && now >= s->save_again) KS_TRY(save(s));
+    show_progress(s, now);
+done:
+    return rc;
+}
+
+/* How even the load was. */
+static void tell_balance(const server *s)
+{
+    double last = s->begin;
+    for (int r = 0; r < s->ranks; r++) last = fmax(last, s->workers[r].end);
+    for (int r = 0; r < s->ranks && s->ranks > 1; r++) {
+        const worker *w = &s->workers[r];
+        ks_log(KS_LOG_DEBUG,
+               "%s: rank %d on %s: %lld passes, %.3g FLOPs in %.2f s, the last pass in %.2f s, ended %.2f s before the last rank",
+               s->task->name, r, ks_comm_host(r), (long long)w->passes, w->all_flops, w->all_seconds, w->last_seconds, last - w->end);
+    }
+}
+
+int ks_serve(const ks_task *t, ks_collector *c, ks_results *results, const ks_serve_options *o, ks_served *served)
+{
+    int rc = KS_OK;
+    server s = {.task = t,
+                .collector = c,
+                .results = results,
+                .options = o,
+                .ranks = ks_comm_size(),
+                .cells = ks_collector_cells(c),
+                .done_before = ks_collector_done(c)};
+    KS_NEW(s.workers, s.ranks);
+    KS_NEW(s.picked, t->plan->n_units);
+    KS_TRY(ks_queue_new(&s.queue, &t->problem, t->plan->units, t->plan->n_units, t->budget));
+    s.total = ks_queue_flops(s.queue);
+    s.begin = ks_seconds();
+    s.save_again = s.begin + o->checkpoint / 4;
+    ks_comm_answers_signals(true);
+    while (s.ready < s.ranks || s.busy || (ks_queue_units(s.queue) && !s.stopping)) KS_TRY(step(&s));
+    for (bool more = true; more;) KS_TRY(take_message(&s, 0, &more)); /* a pass is reported after its results */
+    for (int r = 0; r < s.ranks; r++) KS_TRY(ks_comm_send(r, KS_MSG_END, NULL, 0));
+    if (s.unsaved) KS_TRY(save(&s));
+    tell_balance(&s);
+    served->stopped = s.stopping && ks_queue_units(s.queue);
+    served->bytes_read = s.bytes_read;
+done:
+    ks_comm_answers_signals(false);
+    ks_log_progress("%s", "");
+    ks_queue_free(s.queue);
+    free(s.picked);
+    free(s.workers);
+    return rc;
+}

@@ -1,0 +1,84 @@
+#include "sweep/work.h"
+
+#include "base/log.h"
+#include "sweep/collect.h"
+#include "sweep/comm.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A baseline that is not finite comes from the weights or from an overflow: say which. */
+static int explain_not_finite(const ks_task *t, int rc)
+{
+    char *tensor = NULL, text[1024];
+    snprintf(text, sizeof text, "%s", ks_error_text());
+    if (ks_model_find_nonfinite(t->model, &tensor) == KS_OK && tensor)
+        ks_error(rc, "%s: %s: tensor %s holds a value that is not finite", t->dir, text, tensor);
+    else ks_error(rc, "%s: %s: all weights are finite, so a state overflows fp32", t->dir, text);
+    free(tensor);
+    return rc;
+}
+
+static int report(double flops, double seconds, int64_t bytes_read, int threads)
+{
+    ks_work_report *r = ks_calloc(1, sizeof *r);
+    if (!r) return KS_EMACHINE;
+    *r = (ks_work_report){flops, seconds, bytes_read, threads};
+    return ks_comm_send(0, KS_MSG_PASS, r, sizeof *r);
+}
+
+/* One pass of an order. */
+static int run_pass(const ks_job *job, ks_wire *w, ks_packer *packer, double *flops)
+{
+    int rc = KS_OK;
+    ks_work_order o;
+    uint8_t *who = NULL;
+    ks_unit *units = NULL;
+    bool begun = false;
+    KS_TRY(KS_TAKE(w, o));
+    KS_NEW(who, o.members);
+    KS_TRY(ks_wire_get(w, who, (size_t)o.members));
+    KS_NEW(units, o.units);
+    KS_TRY(ks_wire_get(w, units, (size_t)o.units * sizeof *units));
+    KS_TRY(ks_weights_begin(job->weights, o.round, who));
+    begun = true;
+    const ks_sink sink = ks_packer_sink(packer);
+    rc = ks_engine_pass(job, units, (size_t)o.units, &sink);
+    if (rc == KS_EINPUT) rc = explain_not_finite(packer->task, rc);
+    if (rc) goto done;
+    for (int32_t i = 0; i < o.units; i++) *flops += units[i].flops;
+    KS_TRY(ks_packer_flush(packer));
+done:
+    if (begun) ks_weights_end(job->weights);
+    free(units);
+    free(who);
+    return rc;
+}
+
+int ks_work(const ks_task *t, const ks_backend *be, ks_device *dev, ks_weights *weights, int threads)
+{
+    int rc = KS_OK;
+    ks_packer packer = {.task = t};
+    int64_t read = ks_weights_bytes_read(weights);
+    const ks_job job = {be, dev, t->model, weights, &t->problem, t->tokens, t->precision, t->save_logits};
+    KS_TRY(report(0, 0, 0, threads));
+    for (;;) {
+        ks_message m;
+        double flops = 0;
+        KS_TRY(ks_comm_receive(KS_KIND(KS_MSG_WORK) | KS_KIND(KS_MSG_END), INFINITY, &m));
+        if (m.kind == KS_MSG_END) break;
+        const double begin = ks_seconds();
+        ks_wire w = {.data = m.data, .bytes = m.bytes};
+        rc = run_pass(&job, &w, &packer, &flops);
+        free(m.data);
+        if (rc) goto done;
+        const int64_t so_far = ks_weights_bytes_read(weights);
+        KS_TRY(report(flops, ks_seconds() - begin, so_far - read, threads));
+        read = so_far;
+    }
+done:
+    free(packer.wire.data);
+    if (rc && !ks_comm_broken()) ks_comm_fail(rc);
+    return rc;
+}
