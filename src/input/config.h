@@ -20,7 +20,14 @@ enum { KS_PRECISION_FULL, KS_PRECISION_FAST };
 enum { KS_BACKEND_AUTO, KS_BACKEND_CPU, KS_BACKEND_CUDA };
 enum { KS_SOURCE_AUTO, KS_SOURCE_RESIDENT, KS_SOURCE_STREAMED };
 
-enum { KS_DEFAULT_RADIUS = 5, KS_MAX_RADIUS = 4096, KS_MAX_THREADS = 4096, KS_MAX_RANKS = 1 << 20, KS_DEFAULT_CHECKPOINT = 20, KS_MAX_CHECKPOINT = 86400 };
+enum {
+    KS_DEFAULT_RADIUS = 5,
+    KS_MAX_RADIUS = 4096,
+    KS_MAX_THREADS = 4096,
+    KS_MAX_RANKS = 1 << 20,
+    KS_DEFAULT_CHECKPOINT = 20,
+    KS_MAX_CHECKPOINT = 86400
+};
 
 /* The words of those values, indexed by them, NULL-terminated: "knockout", "marker-targets", "last", "full" ... */
 extern const char *const ks_kind_names[], *const ks_edges_names[], *const ks_positions_names[];

@@ -45,7 +45,7 @@ stopped INT 1 'asked to stop: 1 running pass will be finished'
 stopped USR1 2 'asked to stop: . running pass' # mpirun hands it on to every rank: still one request
 mv "$work/o.h5" "$work/later.h5"
 sweep=("${long[@]}")
-long+=(--kind scale=0,0.3,0.5,2,3,4,5,6,7,8 --checkpoint 1000) # much longer, in passes of seconds
+long+=(--kind "scale=0,0.3,0.5,2,3,4,5,6,7,8" --checkpoint 1000) # much longer, in passes of seconds
 all=1000000
 for ranks in 1 2; do
     rm -f "$work/o.h5"
