@@ -24,7 +24,8 @@ enum { MAX_RANK = 6, MAX_AXIS = 1 << 24 };
 /* Where we are, for messages: the file and the group that is read. */
 typedef struct place {
     const char *path;
-    bool whole; /* read all, not only what the tables need */
+    uint64_t bytes; /* of the file */
+    bool whole;     /* read all, not only what the tables need */
     hid_t id;
     char name[512]; /* "/models/tiny/samples" */
 } place;
@@ -67,7 +68,7 @@ done:
 static int open_group(place *out, const place *p, const char *name)
 {
     int rc = KS_OK;
-    *out = (place){.path = p->path, .whole = p->whole};
+    *out = (place){.path = p->path, .bytes = p->bytes, .whole = p->whole};
     snprintf(out->name, sizeof out->name, "%.250s/%.250s", p->name, name);
     KS_TRY(require(p, name, H5O_TYPE_GROUP));
     TRY_H5(out->id = H5Gopen2(p->id, name, H5P_DEFAULT));
@@ -135,7 +136,8 @@ static int open_dataset(const place *p, const char *name, int rank, const size_t
         elements *= dims[i];
     }
     /* A hostile file can claim any shape; nothing compresses numbers a thousandfold. */
-    KS_REQUIRE(elements * H5Tget_size(*type) / 1100 < H5Dget_storage_size(*out), KS_EINPUT, "%s: %s/%s has no data behind its shape",
+    const hsize_t storage = H5Dget_storage_size(*out);
+    KS_REQUIRE(storage <= p->bytes && elements * H5Tget_size(*type) / 1100 < storage, KS_EINPUT, "%s: %s/%s has no data behind its shape",
                p->path, p->name, name);
 done:
     close_id(space);
@@ -241,18 +243,29 @@ done:
     return rc;
 }
 
+/* Bytes that one of n texts takes in memory as HDF5 reads them. */
+static int text_width(const place *p, const char *name, hid_t type, size_t n, bool *variable, size_t *width)
+{
+    int rc = KS_OK;
+    htri_t is_variable = 0;
+    TRY_H5(is_variable = H5Tis_variable_str(type));
+    *variable = is_variable > 0;
+    *width = *variable ? sizeof(char *) : H5Tget_size(type);
+    KS_REQUIRE(*width && *width <= MAX_ELEMENTS / n, KS_EINPUT, "%s: %s/%s is too large", p->path, p->name, name);
+done:
+    return rc;
+}
+
 static int read_strings(const place *p, const char *name, int rank, const size_t *dims, char ***out)
 {
     int rc = KS_OK;
     hid_t id = 0, type = 0, space = 0;
     char *raw = NULL, **v = NULL;
     bool variable = false;
-    size_t n = 0;
+    size_t n = 0, width = 0;
     KS_TRY(open_dataset(p, name, rank, dims, true, &id, &type));
     n = product(rank, dims);
-    variable = H5Tis_variable_str(type) > 0;
-    const size_t width = variable ? sizeof(char *) : H5Tget_size(type);
-    KS_REQUIRE(width && width <= MAX_ELEMENTS / n, KS_EINPUT, "%s: %s/%s is too large", p->path, p->name, name);
+    KS_TRY(text_width(p, name, type, n, &variable, &width));
     KS_GET(raw, ks_calloc(n, width));
     KS_NEW(v, n);
     TRY_H5(space = H5Dget_space(id));
@@ -291,12 +304,13 @@ static int read_text(const place *p, const char *name, char **out)
     int rc = KS_OK;
     hid_t id = 0, type = 0, space = 0;
     hssize_t n = 0;
+    size_t width = 0;
     char *raw = NULL;
     bool variable = false;
     KS_TRY(open_attribute(p, name, &id, &type, &space, &n));
     KS_REQUIRE(H5Tget_class(type) == H5T_STRING && n == 1, KS_EINPUT, "%s: attribute %s of %s must be a text", p->path, name, p->name);
-    variable = H5Tis_variable_str(type) > 0;
-    const size_t width = variable ? sizeof(char *) : H5Tget_size(type);
+    KS_TRY(text_width(p, name, type, 1, &variable, &width));
+    KS_REQUIRE(width <= MAX_AXIS, KS_EINPUT, "%s: attribute %s of %s is too long", p->path, name, p->name);
     KS_GET(raw, ks_calloc(1, width));
     TRY_H5(H5Aread(id, type, raw));
     KS_TRY(copy_strings(p, name, raw, 1, variable, width, out));
@@ -622,6 +636,7 @@ static int read_study(ks_study **out, const char *path, bool whole)
     hid_t access = 0;
     char *schema = NULL, **names = NULL;
     size_t n = 0;
+    struct stat st;
     place root = {.path = path, .whole = whole}, models = {0};
     const place *p = &root;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
@@ -629,6 +644,7 @@ static int read_study(ks_study **out, const char *path, bool whole)
     KS_GET(s->path, ks_strdup(path));
     FILE *f = fopen(path, "rb");
     KS_REQUIRE(f, KS_EINPUT, "%s: cannot be opened: no such file, or not readable", path);
+    if (!fstat(fileno(f), &st)) root.bytes = (uint64_t)st.st_size;
     fclose(f);
     KS_REQUIRE(H5Fis_hdf5(path) > 0, KS_EINPUT, "%s: not an HDF5 file, or damaged at its beginning", path);
     TRY_H5(access = H5Pcreate(H5P_FILE_ACCESS));

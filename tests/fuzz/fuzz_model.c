@@ -1,6 +1,7 @@
 /* config.json of a model; then, after a NUL, the header of its weight file, whose data are zeros. */
 #include "fuzz.h"
 
+#include "base/log.h"
 #include "model/model.h"
 #include "model/rope.h"
 
@@ -61,6 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (rc || n < 2) return 0;
 
     if (!config) {
+        ks_log_set_level(KS_LOG_ERROR);
         config = fuzz_file_new("config.json");
         weights = fuzz_file_new("model.safetensors");
     }

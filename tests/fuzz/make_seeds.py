@@ -104,7 +104,12 @@ lines = {"scan": "0--model\nm\n--corpus=c.json\n--scan-layers\n--all-windows\n--
 for name, line in lines.items():
     seed("options", name, line.encode())
 
-# result files: nothing changed, for each use; then one change each
-for use in range(4):
+# result files: nothing changed, for each use; then something
+for use in range(5):
     seed("study", f"use{use}", bytes([use]))
-    seed("study", f"change{use}", bytes([use, 200 + use, 17, 255, 7, 1, 3]))
+    seed("study", f"changes{use}", bytes([use]) + b"".join(struct.pack("<BBHH", what, 17 + 5 * use, 0, 3) for what in (8, 10)))
+    seed("study_file", f"use{use}", bytes([use]))
+    seed("study_file", f"changes{use}", bytes([use, 200 + use, 17, 255, 7, 1, 3]))
+for more in range(2):
+    seed("resume", f"same{more}", bytes([more]))
+    seed("resume", f"changes{more}", bytes([more]) + struct.pack("<BBHH", 10, 60 + more, 0, 0x8000))

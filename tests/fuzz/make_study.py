@@ -29,21 +29,26 @@ def sweep(group, name, windows, factors, each_head, positions):
     g["top_p_baseline"] = np.full(shape + [K], 0.5)
     g["top_p_ablated"] = np.full(shape + [K], 0.25)
     if positions:
-        g["kl_positions"] = np.full(shape + [T], 1e-3)
+        for key in ("kl_positions", "p_next_positions", "dlogit_next_positions"):
+            g[key] = np.full(shape + [T], 1e-3)
 
 
 def write(path):
     with h5py.File(path, "w") as f:
         f.attrs["schema"] = np.bytes_("kosweep-1")
         f.attrs["config"] = np.bytes_("{}")
+        f.attrs["corpus_sha256"] = np.bytes_("ab")
+        f.create_group("provenance").attrs.update(ranks=2, time=np.bytes_("2025"))
         m = f.create_group("models/m")
-        for key in ("id", "revision", "architecture", "weight_dtype", "precision"):
+        for key in ("id", "revision", "architecture", "weight_dtype", "precision", "weights_sha256", "tokenizer_sha256"):
             m.attrs[key] = np.bytes_(key)
         m.attrs.update(n_layers=L, n_heads=H, n_kv_heads=H, d_model=8, vocab=100)
         s = m.create_group("samples")
         s["id"] = np.array([b"a1", b"a2", b"b1"])
         s["group"] = ["a_test", "a_test", "b_test"]  # of variable length
         s["token"] = np.arange(T)
+        s["text"] = np.full(S, b"def f")
+        s["token_ids"] = np.full((S, T), 7, "i4")
         s["n_tokens"] = np.array([3, 2, 3], "i4")
         s["token_text"] = np.full((S, T), b" x")
         s["marker"] = np.tile([0, 1, 0], (S, 1)).astype("u1")
@@ -54,6 +59,10 @@ def write(path):
         a = m.create_group("attention")
         a["strength"] = np.full((L, S), 0.1)
         a["uniform"] = np.full(S, 0.5)
+        a["by_head"] = np.full((L, H, S), 0.1, "f4")
+        b["k"] = np.arange(K)
+        b["top_ids"] = np.full((S, K), 7, "i4")
+        b["top_p"] = np.full((S, K), 0.5)
         t = m.create_group("top_tokens")
         t["id"] = np.array([5, 7], "i4")
         t["text"] = np.array([b"\n", b"def"])
