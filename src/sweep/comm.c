@@ -578,10 +578,25 @@ static bool launched(void)
     return false;
 }
 
+/* srun without PMIx starts programs that know nothing of each other, and all would write the same file. Only srun's tasks have the number
+ * of its tasks; a batch job's shell has the job's, SLURM_NTASKS, and a SLURM_PROCID, too. One of the programs speaks for all. */
+static int refuse_strangers(void)
+{
+    const char *tasks = getenv("SLURM_STEP_NUM_TASKS"), *task = getenv("SLURM_PROCID");
+    if (!tasks || atoi(tasks) < 2) return KS_OK;
+    if (!task || atoi(task) == 0)
+        ks_log(KS_LOG_ERROR,
+               "srun started %s programs that do not know of each other: use srun --mpi=pmix (srun --mpi=list: what there is)", tasks);
+    return KS_EUSAGE;
+}
+
 int ks_comm_run(int (*program)(void *ctx), void *ctx)
 {
     int rc = KS_OK;
-    if (!launched()) return program(ctx);
+    if (!launched()) {
+        rc = refuse_strangers();
+        return rc ? rc : program(ctx);
+    }
     start s = {program, ctx, 0, ""};
     pthread_t thread;
     rc = meet();
