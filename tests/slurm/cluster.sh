@@ -25,6 +25,7 @@ check() {
         command -v $tool >/dev/null || reason="$tool is not installed (Debian: slurm-wlm and munge)"
     done
     [ "$(id -u)" = 0 ] || reason="slurmd needs root"
+    getent hosts "$(hostname)" >/dev/null || reason="this host's own name ($(hostname)) has no address, and Slurm's daemons look it up"
     [ -z "$reason" ] || { echo "cluster.sh: skipped: $reason" >&2 && exit 77; }
 }
 
@@ -95,13 +96,14 @@ stop() { # DIR
     # The jobs first: without its daemon nobody ends a job's processes.
     [ ! -f "$dir/slurmctld.pid" ] || (
         . "$dir/env"
+        timeout 10 scontrol ping || exit
         timeout 10 scancel --quiet --full --signal=KILL --user=root
         timeout 10 scancel --quiet --user=root
         for _ in $(seq 50); do
             [ -n "$(timeout 10 squeue --noheader)" ] || break
             sleep 0.2
         done
-    ) 2>/dev/null
+    ) >/dev/null 2>&1
     for file in "$dir"/slurmd.*.pid "$dir/slurmctld.pid" "$dir/munge/pid"; do
         [ -f "$file" ] || continue
         read -r pid <"$file" || continue
@@ -126,8 +128,9 @@ begin() { # DIR CPUS: one attempt
         slurmd -N $node -f "$dir/slurm.conf" || return 1
     done
     # sinfo calls nodes idle before they take jobs.
-    for _ in $(seq 40); do
-        (. "$dir/env" && timeout 10 srun -I1 -N2 -n2 true) >/dev/null 2>"$dir/ready.log" && return 0
+    local until=$((SECONDS + 15))
+    while [ $SECONDS -lt $until ]; do
+        (. "$dir/env" && timeout 5 srun -I1 -N2 -n2 true) >/dev/null 2>"$dir/ready.log" && return 0
         sleep 0.25
     done
     return 1
