@@ -32,10 +32,11 @@ typedef struct server {
     worker *workers; /* [ranks] */
     int ranks, busy, ready;
     uint32_t round;
-    int32_t *picked; /* [n_units] scratch */
     bool stopping, unsaved;
     int64_t passes, cells, done_before;
     int64_t bytes_read;
+    int hosts;
+    double shortest;          /* seconds of the shortest pass so far; 0: none has ended */
     double begin, save_again; /* seconds */
     double total, done;       /* FLOPs */
 } server;
@@ -99,41 +100,59 @@ static double speed_of_all(const server *s)
     return all;
 }
 
+/* FLOPs of a round of streamed weights, for ranks whose speeds sum to `speed`. Every round reads the whole model, which takes no longer
+ * than the shortest pass so far: it should compute at least as long, better several times. On one host the passes of a round end together,
+ * so there is no need for small ones, and all that is left is divided. */
+static double round_of(const server *s, double speed, double all)
+{
+    const double left = ks_queue_flops(s->queue) / all / (s->hosts > 1 ? 2 : 1);
+    return speed * fmax(s->shortest, fmin(left, fmax(s->options->checkpoint, 4 * s->shortest)));
+}
+
 /* A pass for each idle rank of the host whose first rank is `first`; when weights are shared, only once all of them are idle. */
 static int serve_host(server *s, int first)
 {
     int rc = KS_OK;
-    int members = 0, idle = 0;
-    uint8_t *who = NULL;
-    int32_t **lists = NULL;
-    size_t *counts = NULL;
-    int *ranks = NULL;
+    int members = 0;
+    uint8_t *who = NULL;                                /* [members] gets a pass */
+    int *ranks = NULL;                                  /* [members] */
+    int32_t *units = NULL;                              /* of member 0, 1 ... */
+    size_t *counts = NULL, at = 0;                      /* [members] */
+    double speed = 0, all = speed_of_all(s), round = 0; /* speed: of idle members; round: FLOPs still to be divided among them */
     KS_NEW(who, s->ranks);
-    KS_NEW(lists, s->ranks);
-    KS_NEW(counts, s->ranks);
     KS_NEW(ranks, s->ranks);
+    KS_NEW(counts, s->ranks);
+    KS_NEW(units, ks_queue_units(s->queue));
     for (int r = first; r < s->ranks; r++) {
         if (ks_comm_leader(r) != first) continue;
-        idle += s->workers[r].ready && !s->workers[r].busy;
+        const worker *k = &s->workers[r];
+        who[members] = k->ready && !k->busy && (r || s->ranks < KS_ROOT_ONLY_SERVES);
+        if (who[members]) speed += k->speed;
+        else if (s->options->streamed && (k->busy || !k->ready)) goto done;
         ranks[members++] = r;
     }
-    if (!idle || (s->options->shared_weights && idle < members)) goto done;
     s->round++;
+    if (s->options->streamed && speed > 0) round = round_of(s, speed, all);
     for (int i = 0; i < members; i++) {
+        if (!who[i]) continue;
         const worker *k = &s->workers[ranks[i]];
-        if (!k->ready || k->busy || !ks_queue_units(s->queue) || (ranks[i] == 0 && s->ranks >= KS_ROOT_ONLY_SERVES)) continue;
-        double share = ks_queue_share(ks_queue_flops(s->queue), k->speed, speed_of_all(s), s->options->checkpoint);
-        if (!k->passes && s->ranks > 1) share *= FIRST_SHARE;
-        counts[i] = ks_queue_take(s->queue, share, s->picked);
-        KS_NEW(lists[i], counts[i]);
-        memcpy(lists[i], s->picked, counts[i] * sizeof *lists[i]);
-        who[i] = 1;
+        double share = 1.000001 * round * k->speed / speed; /* the last one takes all, whatever the rounding */
+        if (!s->options->streamed) {
+            share = ks_queue_share(ks_queue_flops(s->queue), k->speed, all, s->options->checkpoint);
+            if (!k->passes && s->ranks > 1) share *= FIRST_SHARE;
+        }
+        const double before = ks_queue_flops(s->queue);
+        counts[i] = ks_queue_take(s->queue, share, units + at);
+        at += counts[i];
+        who[i] = counts[i] > 0;
+        round = fmax(0, round - (before - ks_queue_flops(s->queue)));
+        speed -= k->speed;
     }
-    for (int i = 0; i < members; i++)
-        if (who[i]) KS_TRY(send_pass(s, ranks[i], lists[i], counts[i], who, members));
+    at = 0;
+    for (int i = 0; i < members; at += counts[i++])
+        if (who[i]) KS_TRY(send_pass(s, ranks[i], units + at, counts[i], who, members));
 done:
-    for (int i = 0; lists && i < members; i++) free(lists[i]);
-    free(lists);
+    free(units);
     free(counts);
     free(ranks);
     free(who);
@@ -159,6 +178,7 @@ static void take_report(server *s, int from, const ks_work_report *r)
     k->all_flops += r->flops;
     k->all_seconds += r->seconds;
     k->last_seconds = r->seconds;
+    s->shortest = s->shortest > 0 ? fmin(s->shortest, r->seconds) : r->seconds;
     k->end = ks_seconds();
     if (r->flops > 0 && r->seconds > 0) k->speed = r->flops / r->seconds;
 }
@@ -236,7 +256,8 @@ static void tell_balance(const server *s)
         const worker *w = &s->workers[r];
         ks_log(KS_LOG_DEBUG,
                "%s: rank %d on %s: %lld passes, %.3g FLOPs in %.2f s, the last pass in %.2f s, ended %.2f s before the last rank",
-               s->task->name, r, ks_comm_host(r), (long long)w->passes, w->all_flops, w->all_seconds, w->last_seconds, last - w->end);
+               s->task->name, r, ks_comm_host(r), (long long)w->passes, w->all_flops, w->all_seconds, w->last_seconds,
+               last - fmax(w->end, s->begin));
     }
 }
 
@@ -251,11 +272,11 @@ int ks_serve(const ks_task *t, ks_collector *c, ks_results *results, const ks_se
                 .cells = ks_collector_cells(c),
                 .done_before = ks_collector_done(c)};
     KS_NEW(s.workers, s.ranks);
-    KS_NEW(s.picked, t->plan->n_units);
     KS_TRY(ks_queue_new(&s.queue, &t->problem, t->plan->units, t->plan->n_units, t->budget));
     s.total = ks_queue_flops(s.queue);
     s.begin = ks_seconds();
     s.save_again = s.begin + o->checkpoint / 4;
+    for (int r = 0; r < s.ranks; r++) s.hosts += ks_comm_leader(r) == r;
     ks_comm_answers_signals(true);
     while (s.ready < s.ranks || s.busy || (ks_queue_units(s.queue) && !s.stopping)) KS_TRY(step(&s));
     for (bool more = true; more;) KS_TRY(take_message(&s, 0, &more)); /* a pass is reported after its results */
@@ -268,7 +289,6 @@ done:
     ks_comm_answers_signals(false);
     ks_log_progress("%s", "");
     ks_queue_free(s.queue);
-    free(s.picked);
     free(s.workers);
     return rc;
 }

@@ -5,8 +5,8 @@
 #include "sweep/collect.h"
 
 typedef struct ks_serve_options {
-    bool shared_weights; /* the ranks of a host share one stream of weights, so they take passes together */
-    double checkpoint;   /* seconds: a pass lasts at most about so long, and what is done is soon in the file */
+    bool streamed;     /* weights are, and the ranks of a host share one stream of them, so they take passes together */
+    double checkpoint; /* seconds: a pass lasts at most about so long, and what is done is soon in the file */
 } ks_serve_options;
 
 typedef struct ks_served {

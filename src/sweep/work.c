@@ -32,7 +32,7 @@ static int report(double flops, double seconds, int64_t bytes_read, int threads)
 static int run_pass(const ks_job *job, ks_wire *w, ks_packer *packer, double *flops)
 {
     int rc = KS_OK;
-    ks_work_order o;
+    ks_work_order o = {0};
     uint8_t *who = NULL;
     ks_unit *units = NULL;
     bool begun = false;
