@@ -72,7 +72,7 @@ SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
 JobRequeue=1
-KillWait=5
+KillWait=30
 MinJobAge=300
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,bf_interval=2
 NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[1]} CPUs=$2 RealMemory=20000
