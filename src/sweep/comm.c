@@ -305,9 +305,17 @@ _Noreturn void ks_comm_abort(int code)
 
 /* ---- signals ---- */
 
+/* One request may come as several signals, from a launcher, a batch system and a wrapper: those that come together count once. */
 static void on_signal(int signal)
 {
+    static _Atomic int64_t last;
+    const int64_t together = 500000000;
+    struct timespec t;
     (void)signal;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    const int64_t now = t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+    if (atomic_load(&own_stops) && now - atomic_exchange(&last, now) < together) return;
+    atomic_store(&last, now);
     if (atomic_fetch_add(&own_stops, 1) > 0 && !atomic_load(&answers_signals)) _exit(KS_ESTOPPED);
 }
 
@@ -599,6 +607,7 @@ int ks_comm_run(int (*program)(void *ctx), void *ctx)
     }
     start s = {program, ctx, 0, ""};
     pthread_t thread;
+    ks_comm_catch_signals(); /* MPI's start takes a moment, and who is stopped in it should end as later */
     rc = meet();
     if (rc) {
         ks_log(KS_LOG_ERROR, "%s", ks_error_text());

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A worker whose speed is not known yet is taken for one of FIRST_SPEED FLOP/s a thread, which is modest, and gets FIRST_SHARE of what is
- * its due if there are others: should it be slow, they do the rest. */
-static const double FIRST_SPEED = 5e10, FIRST_SHARE = 0.25, TICK_SECONDS = 0.2;
+/* A worker whose speed is not known yet is taken for one of FIRST_SPEED FLOP/s a thread, and its first pass is a trial: FIRST_SHARE of the
+ * usual length. Should it be slow, little hangs on it. */
+static const double FIRST_SPEED = 5e10, FIRST_SHARE = 0.125, TICK_SECONDS = 0.2;
 static const double SAVE_PAUSE = 20; /* times as long as saving takes, so that it costs at most 5 % of root's time */
 
 typedef struct worker {
@@ -138,7 +138,7 @@ static int serve_host(server *s, int first)
         const worker *k = &s->workers[ranks[i]];
         double share = 1.000001 * round * k->speed / speed; /* the last one takes all, whatever the rounding */
         if (!s->options->streamed) {
-            share = ks_queue_share(ks_queue_flops(s->queue), k->speed, all, s->options->checkpoint);
+            share = ks_queue_share(ks_queue_flops(s->queue), k->speed, all, s->options->checkpoint * (k->passes ? 1 : FIRST_SHARE));
             if (!k->passes && s->ranks > 1) share *= FIRST_SHARE;
         }
         const double before = ks_queue_flops(s->queue);
