@@ -68,6 +68,7 @@ typedef struct sweep {
     ks_h5_group group;
     ks_h5_array a[N_SWEEP_ARRAYS];
     size_t F, W, H; /* factors and heads count 1 where there is no such axis */
+    size_t block;   /* samples that lie together */
 } sweep;
 
 typedef struct model {
@@ -75,6 +76,7 @@ typedef struct model {
     ks_h5_group group, baseline, attention, sweeps_group;
     ks_h5_array b[N_BASELINE_ARRAYS], att[N_ATTENTION_ARRAYS];
     size_t S, T, L, H, V; /* T: tokens of the longest sample */
+    size_t block;         /* samples that lie together in the arrays of attention */
     int32_t *n_tokens;    /* [S] */
     char **ids, **groups; /* [S] owned copies */
     sweep *sweeps;
@@ -283,6 +285,21 @@ done:
     return rc;
 }
 
+/* Results come sample by sample, so in arrays whose samples are not the outermost axis those of a sample shall lie together: a flush then
+ * writes few pages. Where a sample has only some rows, a block holds as many samples as fill a page. widest: bytes of a sample in a row of
+ * the widest array. HDF5 has no chunks of 4 GiB. */
+static size_t find_block(size_t S, size_t rows, size_t widest)
+{
+    const size_t fit = KS_H5_PAGE / sizeof(double) / rows, blocks = fit > 1 ? (S + fit - 1) / fit : S, even = (S + blocks - 1) / blocks;
+    return rows * widest <= UINT32_MAX / even ? even : S;
+}
+
+/* Where an element stands in its array, in elements or entries of the axis behind `sample`. */
+static size_t find_element(size_t block, size_t rows, size_t row, size_t sample)
+{
+    return (sample / block * rows + row) * block + sample % block;
+}
+
 int ks_results_add_model(ks_results *r, const ks_model_info *info, const ks_samples *samples, size_t *index)
 {
     int rc = KS_OK;
@@ -316,6 +333,7 @@ int ks_results_add_model(ks_results *r, const ks_model_info *info, const ks_samp
     KS_TRY(ks_h5_index_axis(&M->attention, "layer", M->L));
     KS_TRY(ks_h5_index_axis(&M->attention, "head", M->H));
     KS_TRY(ks_h5_string_axis(&M->attention, "sample", M->S, ids));
+    M->attention.block = M->block = find_block(M->S, M->L * M->H, sizeof(double));
     for (int i = 0; i < N_ATTENTION_ARRAYS; i++) KS_TRY(ks_h5_array_create(&M->att[i], &M->attention, &attention_arrays[i]));
 
     KS_TRY(ks_h5_group_create(&M->sweeps_group, &M->group, "sweeps"));
@@ -387,6 +405,8 @@ int ks_results_add_sweep(ks_results *r, size_t m, const ks_sweep *s, const ks_wi
     /* The groups stand here once more, so that a sweep alone can be grouped by them. */
     KS_TRY(ks_h5_put_strings(g, "group", "sample", (const char *const *)M->groups));
     g->coordinates = "layer_start layer_end group";
+    const size_t entries = s->positions == KS_POSITIONS_ALL && M->T > KS_TOP_K ? M->T : KS_TOP_K;
+    g->block = w->block = find_block(M->S, w->F * w->W * w->H, entries * sizeof(double));
     for (int i = 0; i < (s->positions == KS_POSITIONS_ALL ? N_SWEEP_ARRAYS : KL_POSITIONS); i++)
         KS_TRY(ks_h5_array_create(&w->a[i], g, &sweep_arrays[i]));
 done:
@@ -405,19 +425,26 @@ done:
     return rc;
 }
 
-static void set_f64(ks_h5_array *a, size_t i, double x)
+static double or_nan(double x)
 {
-    *(double *)ks_h5_array_touch(a, i * sizeof x, sizeof x) = isfinite(x) ? x : (double)NAN;
+    return isfinite(x) ? x : (double)NAN;
 }
 
-static void set_f32(ks_h5_array *a, size_t i, float x)
+/* Elements from i on. */
+static double *touch_f64(ks_h5_array *a, size_t i, size_t n)
 {
-    *(float *)ks_h5_array_touch(a, i * sizeof x, sizeof x) = x;
+    return ks_h5_array_touch(a, i * sizeof(double), n * sizeof(double));
 }
 
-static void set_i32(ks_h5_array *a, size_t i, int32_t x)
+static void set_f64(ks_h5_array *a, size_t i, const double *x, size_t n)
 {
-    *(int32_t *)ks_h5_array_touch(a, i * sizeof x, sizeof x) = x;
+    double *to = touch_f64(a, i, n);
+    for (size_t k = 0; k < n; k++) to[k] = or_nan(x[k]);
+}
+
+static void set_i32(ks_h5_array *a, size_t i, const int32_t *x, size_t n)
+{
+    memcpy(ks_h5_array_touch(a, i * sizeof *x, n * sizeof *x), x, n * sizeof *x);
 }
 
 static void set_u8(ks_h5_array *a, size_t i, uint8_t x)
@@ -431,18 +458,18 @@ int ks_results_put_baseline(ks_results *r, size_t m, size_t sample, const ks_bas
     int rc = KS_OK;
     KS_REQUIRE(m < r->n_models && sample < r->models[m].S, KS_EMACHINE, "results: no model %zu, sample %zu", m, sample);
     model *M = &r->models[m];
-    const size_t S = M->S;
-    for (size_t k = 0; k < KS_TOP_K; k++) {
-        set_i32(&M->b[B_TOP_IDS], sample * KS_TOP_K + k, b->top_ids[k]);
-        set_f64(&M->b[B_TOP_P], sample * KS_TOP_K + k, b->top_p[k]);
-    }
-    set_f64(&M->b[B_ENTROPY], sample, b->entropy);
-    set_f64(&M->b[B_FLOOR], sample, b->floor);
+    set_i32(&M->b[B_TOP_IDS], sample * KS_TOP_K, b->top_ids, KS_TOP_K);
+    set_f64(&M->b[B_TOP_P], sample * KS_TOP_K, b->top_p, KS_TOP_K);
+    set_f64(&M->b[B_ENTROPY], sample, &b->entropy, 1);
+    set_f64(&M->b[B_FLOOR], sample, &b->floor, 1);
     const size_t row = M->V * sizeof *logits;
     if (logits && M->b[B_LOGITS].n) memcpy(ks_h5_array_touch(&M->b[B_LOGITS], sample * row, row), logits, row);
-    set_f64(&M->att[A_UNIFORM], sample, uniform);
-    for (size_t l = 0; strength && l < M->L; l++) set_f64(&M->att[A_STRENGTH], l * S + sample, strength[l]);
-    for (size_t i = 0; strength_by_head && i < M->L * M->H; i++) set_f32(&M->att[A_BY_HEAD], i * S + sample, strength_by_head[i]);
+    set_f64(&M->att[A_UNIFORM], sample, &uniform, 1);
+    for (size_t l = 0; strength && l < M->L; l++) set_f64(&M->att[A_STRENGTH], find_element(M->block, M->L, l, sample), &strength[l], 1);
+    for (size_t i = 0; strength_by_head && i < M->L * M->H; i++) {
+        const size_t at = find_element(M->block, M->L * M->H, i, sample) * sizeof *strength_by_head;
+        memcpy(ks_h5_array_touch(&M->att[A_BY_HEAD], at, sizeof *strength_by_head), &strength_by_head[i], sizeof *strength_by_head);
+    }
     set_u8(&M->b[B_STATUS], sample, KS_CELL_DONE);
 done:
     return rc;
@@ -453,7 +480,7 @@ int ks_results_put_edges(ks_results *r, size_t m, size_t s, size_t sample, int32
     int rc = KS_OK;
     sweep *w = NULL;
     KS_TRY(find_sweep(r, m, s, sample, &w));
-    set_i32(&w->a[EDGES_REMOVED], sample, edges_removed);
+    set_i32(&w->a[EDGES_REMOVED], sample, &edges_removed, 1);
 done:
     return rc;
 }
@@ -467,24 +494,27 @@ int ks_results_put_cell(ks_results *r, size_t m, size_t s, size_t factor, size_t
     KS_REQUIRE(factor < w->F && window < w->W && head < w->H, KS_EMACHINE, "results: no factor %zu, window %zu, head %zu", factor, window,
                head);
     const model *M = &r->models[m];
-    const size_t i = ((factor * w->W + window) * w->H + head) * M->S + sample;
+    const size_t i = find_element(w->block, w->F * w->W * w->H, (factor * w->W + window) * w->H + head, sample);
 
-    set_f64(&w->a[KL], i, c->kl);
-    set_f64(&w->a[KL_REVERSE], i, c->kl_reverse);
-    set_f64(&w->a[JS], i, c->js);
-    set_f64(&w->a[TV], i, c->tv);
-    set_f64(&w->a[P_TOP], i, c->p_top);
-    set_f64(&w->a[DLOGIT_TOP], i, c->dlogit_top);
+    set_f64(&w->a[KL], i, &c->kl, 1);
+    set_f64(&w->a[KL_REVERSE], i, &c->kl_reverse, 1);
+    set_f64(&w->a[JS], i, &c->js, 1);
+    set_f64(&w->a[TV], i, &c->tv, 1);
+    set_f64(&w->a[P_TOP], i, &c->p_top, 1);
+    set_f64(&w->a[DLOGIT_TOP], i, &c->dlogit_top, 1);
     set_u8(&w->a[TOP_CHANGED], i, c->top_changed);
-    for (size_t k = 0; k < KS_TOP_K; k++) {
-        set_i32(&w->a[TOP_IDS], i * KS_TOP_K + k, c->top_ids[k]);
-        set_f64(&w->a[TOP_P_BASELINE], i * KS_TOP_K + k, c->top_p_baseline[k]);
-        set_f64(&w->a[TOP_P_ABLATED], i * KS_TOP_K + k, c->top_p_ablated[k]);
-    }
-    for (size_t t = 0; positions && w->a[KL_POSITIONS].n && t < (size_t)M->n_tokens[sample]; t++) {
-        set_f64(&w->a[KL_POSITIONS], i * M->T + t, positions[t].kl);
-        set_f64(&w->a[P_NEXT_POSITIONS], i * M->T + t, positions[t].p_next);
-        set_f64(&w->a[DLOGIT_NEXT_POSITIONS], i * M->T + t, positions[t].dlogit_next);
+    set_i32(&w->a[TOP_IDS], i * KS_TOP_K, c->top_ids, KS_TOP_K);
+    set_f64(&w->a[TOP_P_BASELINE], i * KS_TOP_K, c->top_p_baseline, KS_TOP_K);
+    set_f64(&w->a[TOP_P_ABLATED], i * KS_TOP_K, c->top_p_ablated, KS_TOP_K);
+    if (positions && w->a[KL_POSITIONS].n) {
+        const size_t n = (size_t)M->n_tokens[sample];
+        double *kl = touch_f64(&w->a[KL_POSITIONS], i * M->T, n), *p_next = touch_f64(&w->a[P_NEXT_POSITIONS], i * M->T, n);
+        double *dlogit_next = touch_f64(&w->a[DLOGIT_NEXT_POSITIONS], i * M->T, n);
+        for (size_t t = 0; t < n; t++) {
+            kl[t] = or_nan(positions[t].kl);
+            p_next[t] = or_nan(positions[t].p_next);
+            dlogit_next[t] = or_nan(positions[t].dlogit_next);
+        }
     }
     set_u8(&w->a[STATUS], i, c->status == KS_CELL_NOT_COMPUTED || isfinite(c->kl) ? c->status : (uint8_t)KS_CELL_NOT_FINITE);
 done:

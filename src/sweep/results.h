@@ -84,7 +84,8 @@ int ks_results_put_token_text(ks_results *r, size_t model, const int32_t *ids, c
 int ks_results_publish(ks_results *r);
 
 /* Writes what was put since the last call, in place; the values of every cell are on the disk before its status is written. Nothing
- * happens before the first publication. KS_EMACHINE: what was flushed before is safe, the rest is tried again at the next call.
+ * happens before the first publication. It costs least where the cells of a sample come together. KS_EMACHINE: what was flushed before is
+ * safe, the rest is tried again at the next call.
  *
  * Both find a file that was removed, renamed or replaced under the run: then everything is written under the path again, or under
  * PATH.saved if something else stands there, and KS_EMACHINE says so. The writer goes on there. */

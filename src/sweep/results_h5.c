@@ -63,6 +63,9 @@ int ks_h5_file_create(ks_h5_file *f, const char *path)
     KS_H5(H5Pset_alignment(access, 1, ALIGNMENT), KS_EMACHINE, path);
     KS_H5(H5Pset_fapl_core(access, (size_t)1 << 20, 0), KS_EMACHINE, path);
     KS_H5(f->id = H5Fcreate(name, H5F_ACC_TRUNC, root, access), KS_EMACHINE, path);
+    /* Blocks without an index need the format of 1.10. The superblock stays as it was made: that of 1.10 says that a writer has the file
+     * open, and then readers refuse it. */
+    KS_H5(H5Fset_libver_bounds(f->id, H5F_LIBVER_V110, H5F_LIBVER_V110), KS_EMACHINE, path);
     KS_H5(H5Fget_vfd_handle(f->id, H5P_DEFAULT, &memory), KS_EMACHINE, path);
     f->memory = memory;
 done:
@@ -216,31 +219,40 @@ done:
 
 /* ---- arrays ---- */
 
-/* Creates the data set `spec` of a file type on its axes; *n = its elements. */
-static int create_dataset(ks_h5_group *g, const ks_h5_spec *spec, hid_t type, hid_t creation, hid_t *out, size_t *n)
-{
-    int rc = KS_OK;
-    hid_t space = 0;
+typedef struct shape {
+    int rank;
     hsize_t dims[KS_H5_AXES];
-    size_t axis[KS_H5_AXES];
-    int rank = 0;
-    *n = 1;
-    for (const char *p = spec->axes; *p;) {
+    size_t axis[KS_H5_AXES]; /* of the group */
+    size_t n;                /* elements */
+} shape;
+
+static shape find_shape(const ks_h5_group *g, const char *axes)
+{
+    shape s = {.n = 1};
+    for (const char *p = axes; *p;) {
         const size_t length = strcspn(p, " ");
         size_t i = 0;
         while (i < g->n_axes && (strncmp(g->axes[i].name, p, length) || g->axes[i].name[length])) i++;
         if (i < g->n_axes) {
-            axis[rank] = i;
-            dims[rank++] = g->axes[i].n;
-            *n *= g->axes[i].n;
+            s.axis[s.rank] = i;
+            s.dims[s.rank++] = g->axes[i].n;
+            s.n *= g->axes[i].n;
         }
         p += length + (p[length] == ' ');
     }
-    TRY_H5(space = H5Screate_simple(rank, dims, NULL));
+    return s;
+}
+
+/* Creates the data set `spec` of a file type on its axes. */
+static int create_dataset(ks_h5_group *g, const ks_h5_spec *spec, const shape *s, hid_t type, hid_t creation, hid_t *out)
+{
+    int rc = KS_OK;
+    hid_t space = 0;
+    TRY_H5(space = H5Screate_simple(s->rank, s->dims, NULL));
     TRY_H5(*out = H5Dcreate2(g->id, spec->name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT));
-    for (int i = 0; i < rank; i++) {
-        TRY_H5(H5DSattach_scale(*out, g->axes[axis[i]].scale, (unsigned)i));
-        TRY_H5(H5DSset_label(*out, (unsigned)i, g->axes[axis[i]].name));
+    for (int i = 0; i < s->rank; i++) {
+        TRY_H5(H5DSattach_scale(*out, g->axes[s->axis[i]].scale, (unsigned)i));
+        TRY_H5(H5DSset_label(*out, (unsigned)i, g->axes[s->axis[i]].name));
     }
     if (spec->units) KS_TRY(put_attribute(g, *out, "units", g->f->text, NULL, &spec->units));
     if (g->coordinates) KS_TRY(put_attribute(g, *out, "coordinates", g->f->text, NULL, &g->coordinates));
@@ -253,8 +265,8 @@ int ks_h5_put(ks_h5_group *g, const ks_h5_spec *spec, const void *data)
 {
     int rc = KS_OK;
     hid_t id = 0;
-    size_t n;
-    KS_TRY(create_dataset(g, spec, file_type(spec->type), g->f->plain, &id, &n));
+    const shape s = find_shape(g, spec->axes);
+    KS_TRY(create_dataset(g, spec, &s, file_type(spec->type), g->f->plain, &id));
     TRY_H5(H5Dwrite(id, memory_type(spec->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data));
 done:
     close_id(id);
@@ -290,16 +302,32 @@ int ks_h5_put_strings(ks_h5_group *g, const char *name, const char *axes, const 
 {
     int rc = KS_OK;
     hid_t id = 0;
-    size_t n = 0;
+    const shape s = find_shape(g, axes);
     char **v = NULL;
-    KS_TRY(create_dataset(g, &(ks_h5_spec){name, 0, axes, NULL}, g->f->text, g->f->plain, &id, &n));
-    KS_NEW(v, n);
-    for (size_t i = 0; i < n; i++) KS_GET(v[i], utf8_repaired(data[i] ? data[i] : ""));
+    KS_TRY(create_dataset(g, &(ks_h5_spec){name, 0, axes, NULL}, &s, g->f->text, g->f->plain, &id));
+    KS_NEW(v, s.n);
+    for (size_t i = 0; i < s.n; i++) KS_GET(v[i], utf8_repaired(data[i] ? data[i] : ""));
     TRY_H5(H5Dwrite(id, g->f->text, H5S_ALL, H5S_ALL, H5P_DEFAULT, v));
 done:
-    for (size_t i = 0; v && i < n; i++) free(v[i]);
+    for (size_t i = 0; v && i < s.n; i++) free(v[i]);
     free(v);
     close_id(id);
+    return rc;
+}
+
+/* Chunks of a fixed shape, allocated early and not filtered, are "implicit" in the format of 1.10: one after another in one piece, with no
+ * index. So such an array has one place, too, and HDF5 is only asked whether it has done that. last: coordinates in the last chunk. */
+static int find_blocks(const ks_h5_array *a, hid_t id, const hsize_t *last, haddr_t *offset)
+{
+    int rc = KS_OK;
+    const hsize_t first[KS_H5_AXES] = {0};
+    haddr_t end = HADDR_UNDEF;
+    hsize_t bytes = 0;
+    unsigned filters = 0;
+    KS_H5(H5Dget_chunk_info_by_coord(id, first, &filters, offset, &bytes), KS_EMACHINE, a->f->path);
+    KS_H5(H5Dget_chunk_info_by_coord(id, last, &filters, &end, &bytes), KS_EMACHINE, a->f->path);
+    KS_REQUIRE(end + bytes == *offset + a->bytes, KS_EMACHINE, "%s: HDF5 has not put an array's chunks in one piece", a->f->path);
+done:
     return rc;
 }
 
@@ -312,20 +340,35 @@ int ks_h5_array_create(ks_h5_array *a, ks_h5_group *g, const ks_h5_spec *spec)
     const int32_t none = -1;
     const uint8_t zero = 0;
     const bool real = spec->type == KS_F64 || spec->type == KS_F32;
-    haddr_t offset = 0;
-    size_t n = 0;
+    const shape s = find_shape(g, spec->axes);
+    hsize_t chunk[KS_H5_AXES], last[KS_H5_AXES] = {0};
+    haddr_t offset = HADDR_UNDEF;
+    bool blocks = false;
+    size_t n = 1;
+    for (int i = 0; i < s.rank; i++) {
+        chunk[i] = s.dims[i];
+        /* Where samples are the outermost axis, each lies together anyway. */
+        if (i && g->block && g->block < s.dims[i] && !strcmp(g->axes[s.axis[i]].name, "sample")) {
+            chunk[i] = g->block;
+            last[i] = s.dims[i] - 1;
+            blocks = true;
+        }
+        n *= (s.dims[i] + chunk[i] - 1) / chunk[i] * chunk[i];
+    }
     /* Its place is taken and filled at once and never moves. */
     TRY_H5(creation = H5Pcopy(g->f->plain));
     TRY_H5(H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY));
     TRY_H5(H5Pset_fill_time(creation, H5D_FILL_TIME_ALLOC));
+    if (blocks) TRY_H5(H5Pset_chunk(creation, s.rank, chunk));
     if (real) TRY_H5(H5Pset_fill_value(creation, H5T_NATIVE_DOUBLE, &nan));
     else TRY_H5(H5Pset_fill_value(creation, type, spec->type == KS_I32 ? (const void *)&none : &zero));
-    KS_TRY(create_dataset(g, spec, file_type(spec->type), creation, &id, &n));
-    offset = H5Dget_offset(id);
-    KS_REQUIRE(offset != HADDR_UNDEF && offset % ALIGNMENT == 0, KS_EMACHINE, "%s: HDF5 gives %s no place", g->f->path, spec->name);
+    KS_TRY(create_dataset(g, spec, &s, file_type(spec->type), creation, &id));
     a->f = g->f;
-    a->offset = (size_t)offset;
     a->bytes = n * type_bytes(spec->type);
+    if (blocks) KS_TRY(find_blocks(a, id, last, &offset));
+    else offset = H5Dget_offset(id);
+    KS_REQUIRE(offset != HADDR_UNDEF && offset % ALIGNMENT == 0, KS_EMACHINE, "%s: HDF5 gives %s no place", g->f->path, spec->name);
+    a->offset = (size_t)offset;
     KS_NEW(a->dirty, a->bytes / KS_H5_PAGE + 1);
     a->n = n;
 done:

@@ -25,6 +25,7 @@ typedef struct ks_h5_group {
     ks_h5_file *f;
     hid_t id;
     const char *coordinates; /* names that xarray shall take as coordinates, set on arrays made from then on; or NULL */
+    size_t block;            /* arrays made from then on keep so many entries of the axis "sample" together; 0: all of them */
     struct {
         const char *name; /* not owned: a literal */
         hsize_t n;
@@ -41,12 +42,13 @@ typedef struct ks_h5_spec {
 } ks_h5_spec;
 
 /* An array that fills up: NaN, -1 or 0 at first. It has one place in the file for good, and its elements are set there, in the file's
- * memory, without HDF5. All zero where there is no such array. */
+ * memory, without HDF5. All zero where there is no such array.
+ * Its elements stand there block by block of samples, in row-major order of its axes within a block; the last block is filled up. */
 enum { KS_H5_PAGE = 4096 };
 typedef struct ks_h5_array {
     ks_h5_file *f;
-    size_t offset, bytes; /* in the file; multiples of 8 */
-    size_t n;             /* elements */
+    size_t offset, bytes; /* in the file; the offset is a multiple of 8 */
+    size_t n;             /* elements, with those that fill the last block up, which keep their first value */
     uint8_t *dirty;       /* [pages of the array] 1: changed since it was last written to the disk */
     bool published;       /* the file on the disk has this array */
 } ks_h5_array;

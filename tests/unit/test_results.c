@@ -294,13 +294,156 @@ static void test_speed(void **state)
     free(samples.v);
 }
 
+/* ---- blocks of samples ---- */
+
+/* How many samples of an array lie together. */
+static size_t block_of(const char *name, int axis)
+{
+    const hid_t f = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), d = H5Dopen2(f, name, H5P_DEFAULT), p = H5Dget_create_plist(d);
+    hsize_t chunk[8] = {0};
+    assert_true(f >= 0 && d >= 0 && p >= 0);
+    if (H5Pget_layout(p) == H5D_CHUNKED) assert_true(H5Pget_chunk(p, 8, chunk) > axis);
+    H5Pclose(p);
+    H5Dclose(d);
+    H5Fclose(f);
+    return chunk[axis] ? chunk[axis] : RF_S;
+}
+
+/* However many samples a block holds, and with a last block that is not full, every value stands where its axes say. */
+static void test_blocks(void **state)
+{
+    (void)state;
+    enum { F = 2, H = 3, W_MAX = 120 };
+    static const struct {
+        size_t W, block;
+    } cases[] = {{3, RF_S}, {15, 4}, {20, 4}, {30, 2}, {W_MAX, 1}};
+    double factors[F] = {0.5, 2};
+    for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
+        const size_t W = cases[n].W, rows = F * W * H;
+        const ks_model_info info = {.name = "m", .n_layers = (int32_t)W, .n_heads = F * H, .vocab = RF_V};
+        const ks_sweep sweep = {.name = (char[]){"s"},
+                                .kind = KS_SCALE,
+                                .values = factors,
+                                .n_values = F,
+                                .heads = KS_HEADS_EACH,
+                                .positions = KS_POSITIONS_ALL};
+        ks_window windows[W_MAX] = {{0, 0}};
+        ks_results *r = NULL;
+        size_t m = 0, k = 0;
+        assert_int_equal(ks_results_create(&r, path, KS_RESULTS_FORCE, "{}", ""), KS_OK);
+        assert_int_equal(ks_results_add_model(r, &info, rf_samples(), &m), KS_OK);
+        assert_int_equal(ks_results_add_sweep(r, m, &sweep, windows, W, H, &k), KS_OK);
+        assert_int_equal(ks_results_publish(r), KS_OK);
+        for (size_t s = 0; s < RF_S; s++) {
+            const ks_baseline b = rf_baseline(s);
+            float by_head[W_MAX * F * H];
+            double strength[W_MAX];
+            for (size_t i = 0; i < rows; i++) by_head[i] = (float)(i * 10 + s);
+            for (size_t i = 0; i < W; i++) strength[i] = (double)(i * 10 + s);
+            assert_int_equal(ks_results_put_baseline(r, m, s, &b, NULL, by_head, 0.5, strength), KS_OK);
+            assert_int_equal(ks_results_put_edges(r, m, k, s, (int32_t)s + 3), KS_OK);
+            for (size_t i = 0; i < rows; i++) {
+                const ks_cell c = {.status = KS_CELL_DONE, .kl = (double)(i * 10 + s), .top_ids = {0, 1, 2, 3, (int32_t)(i * 10 + s)}};
+                ks_position_cell at[RF_T_MAX];
+                for (int32_t t = 0; t < RF_T_MAX; t++) at[t] = (ks_position_cell){.kl = c.kl + t / 8.0};
+                assert_int_equal(ks_results_put_cell(r, m, k, i / H / W, i / H % W, i % H, s, &c, at), KS_OK);
+            }
+        }
+        assert_int_equal(ks_results_flush(r), KS_OK);
+        ks_results_abandon(r); /* so that only what the flush wrote is there */
+
+        char axes[64], layers[64], at_axes[96], ids_axes[96];
+        snprintf(axes, sizeof axes, "factor:2 window:%zu head:3 sample:7", W);
+        snprintf(at_axes, sizeof at_axes, "%s token:6", axes);
+        snprintf(ids_axes, sizeof ids_axes, "%s k:5", axes);
+        double *kl = read_all("/models/m/sweeps/s/kl", H5T_NATIVE_DOUBLE, 8, axes);
+        uint8_t *status = read_all("/models/m/sweeps/s/status", H5T_NATIVE_UINT8, 1, axes);
+        int32_t *ids = read_all("/models/m/sweeps/s/top_ids", H5T_NATIVE_INT32, 4, ids_axes);
+        double *at = read_all("/models/m/sweeps/s/kl_positions", H5T_NATIVE_DOUBLE, 8, at_axes);
+        int32_t *edges = read_all("/models/m/sweeps/s/edges_removed", H5T_NATIVE_INT32, 4, "sample:7");
+        snprintf(layers, sizeof layers, "layer:%zu sample:7", W);
+        double *strength = read_all("/models/m/attention/strength", H5T_NATIVE_DOUBLE, 8, layers);
+        snprintf(layers, sizeof layers, "layer:%zu head:6 sample:7", W);
+        float *by_head = read_all("/models/m/attention/by_head", H5T_NATIVE_FLOAT, 4, layers);
+        for (size_t i = 0; i < rows; i++)
+            for (size_t s = 0; s < RF_S; s++) {
+                const size_t e = i * RF_S + s;
+                const double x = (double)(i * 10 + s);
+                same(kl[e], x);
+                same(by_head[e], x);
+                assert_int_equal(status[e], KS_CELL_DONE);
+                assert_int_equal(ids[e * KS_TOP_K + 4], i * 10 + s);
+                for (int32_t t = 0; t < RF_T_MAX; t++)
+                    same(at[e * RF_T_MAX + (size_t)t], t < rf_samples()->v[s].T ? x + t / 8.0 : (double)NAN);
+                if (i < W) same(strength[e], x);
+            }
+        for (size_t s = 0; s < RF_S; s++) assert_int_equal(edges[s], s + 3);
+        assert_int_equal(block_of("/models/m/sweeps/s/kl", 3), cases[n].block);
+        assert_int_equal(block_of("/models/m/sweeps/s/kl_positions", 3), cases[n].block);
+        assert_int_equal(block_of("/models/m/attention/by_head", 2), cases[n].block);
+        free(by_head);
+        free(strength);
+        free(edges);
+        free(at);
+        free(ids);
+        free(status);
+        free(kl);
+    }
+    assert_int_equal(rf_write(path), 0);
+}
+
+/* A thousand cells of one sample are written as little more than what they hold, however many samples there are. */
+static void test_bytes_of_a_sample(void **state)
+{
+    (void)state;
+    enum { S = 300, W = 1000, ARRAYS = 11, PAGE = 4096, CELL = 6 * 8 + 2 + KS_TOP_K * (4 + 8 + 8) };
+    ks_samples samples = {calloc(S, sizeof(ks_sample)), S};
+    ks_window *windows = calloc(W, sizeof *windows);
+    static char ids[S][16];
+    for (size_t s = 0; s < S; s++) {
+        samples.v[s] = rf_samples()->v[s % RF_S];
+        snprintf(ids[s], sizeof ids[s], "s%zu", s);
+        samples.v[s].id = ids[s];
+    }
+    const ks_model_info info = {.name = "m", .n_layers = 30, .n_heads = 9, .vocab = RF_V};
+    const ks_sweep sweep = {.name = (char[]){"s"}};
+    const ks_cell c = {.status = KS_CELL_DONE, .kl = 1};
+    ks_results *r = NULL;
+    size_t m = 0, k = 0;
+    assert_int_equal(ks_results_create(&r, other, KS_RESULTS_FORCE, "{}", ""), KS_OK);
+    assert_int_equal(ks_results_add_model(r, &info, &samples, &m), KS_OK);
+    assert_int_equal(ks_results_add_sweep(r, m, &sweep, windows, W, 0, &k), KS_OK);
+    assert_int_equal(ks_results_publish(r), KS_OK);
+    assert_true(size_of(other) < (off_t)S * (W * CELL + 20000)); /* the structure is small */
+    for (size_t s = 17; s < S; s += 100) {
+        const int64_t before = ks_results_written(r);
+        for (size_t w = 0; w < W; w++) assert_int_equal(ks_results_put_cell(r, m, k, 0, w, 0, s, &c, NULL), KS_OK);
+        assert_int_equal(ks_results_flush(r), KS_OK);
+        const int64_t written = ks_results_written(r) - before;
+        assert_true(written >= W * CELL);
+        assert_true(written <= W * CELL + ARRAYS * 2 * PAGE);
+    }
+    ks_results_abandon(r);
+    free(windows);
+    free(samples.v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cells),      cmocka_unit_test(test_every_axis),     cmocka_unit_test(test_baseline),
-        cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_existing_file),  cmocka_unit_test(test_bad_places),
-        cmocka_unit_test(test_abandon),    cmocka_unit_test(test_disk_full),      cmocka_unit_test(test_wrong_indices),
-        cmocka_unit_test(test_speed),      cmocka_unit_test(test_foreign_reader),
+        cmocka_unit_test(test_cells),
+        cmocka_unit_test(test_every_axis),
+        cmocka_unit_test(test_baseline),
+        cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_existing_file),
+        cmocka_unit_test(test_bad_places),
+        cmocka_unit_test(test_abandon),
+        cmocka_unit_test(test_disk_full),
+        cmocka_unit_test(test_wrong_indices),
+        cmocka_unit_test(test_speed),
+        cmocka_unit_test(test_foreign_reader),
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_bytes_of_a_sample),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
