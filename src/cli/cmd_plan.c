@@ -12,7 +12,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -75,27 +74,26 @@ done:
     return rc;
 }
 
-enum { BATCHES = 8, BATCH_WINDOWS = 512, SAMPLES = 16, APART = 8 }; /* of a measurement */
+enum { BATCHES = 8, BATCH_WINDOWS = 512, SAMPLES = 16, FILE_BYTES = 16 << 20 }; /* of a measurement */
 
-/* Cells with made-up values on their way from a message to the file's arrays: n windows of some samples, each as far from the others as
- * those of a large sweep are, so that every value is a line of memory of its own. */
-static int store_batch(ks_results *r, size_t model, size_t sweep, const ks_samples *samples, size_t batch, size_t n,
-                       ks_position_cell *positions, size_t *cells)
+/* Cells with made-up values on their way from a message to the file's arrays. They come as from ranks: n neighbouring variants of a sample,
+ * then of the next one. */
+static int store_batch(ks_results *r, size_t model, size_t sweep, const ks_samples *samples, size_t S, size_t window, size_t n,
+                       ks_position_cell *positions)
 {
     int rc = KS_OK;
     ks_wire w = {0};
     ks_cell c = {.status = KS_CELL_DONE, .kl = 1e-3, .kl_reverse = 1e-3, .js = 1e-3, .tv = 1e-3, .p_top = 0.5};
-    *cells = 0;
-    for (size_t s = 0; s < samples->n; s += APART)
+    for (size_t s = 0; s < S; s++)
         for (size_t i = 0; i < n; i++) {
             KS_TRY(KS_PUT(&w, c));
             if (positions) KS_TRY(ks_wire_put(&w, positions, (size_t)samples->v[s].T * sizeof *positions));
         }
-    for (size_t s = 0; s < samples->n; s += APART)
-        for (size_t i = 0; i < n; i++, ++*cells) {
+    for (size_t s = 0; s < S; s++)
+        for (size_t i = 0; i < n; i++) {
             KS_TRY(KS_TAKE(&w, c));
             if (positions) KS_TRY(ks_wire_get(&w, positions, (size_t)samples->v[s].T * sizeof *positions));
-            KS_TRY(ks_results_put_cell(r, model, sweep, 0, i * BATCHES + batch, 0, s, &c, positions));
+            KS_TRY(ks_results_put_cell(r, model, sweep, 0, window + i, 0, s, &c, positions));
         }
 done:
     free(w.data);
@@ -107,33 +105,34 @@ static int store_cells(ks_results *r, const ks_samples *samples, const ks_sweep 
 {
     int rc = KS_OK;
     const ks_model_info info = {.name = "service", .n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .d_model = 1, .vocab = 1};
-    const size_t W = BATCHES * BATCH_WINDOWS;
     double store = 1e300, large = 1e300;
     ks_window *windows = NULL;
     ks_position_cell *positions = NULL;
-    size_t model = 0, index = 0, longest = 0, cells = 1, few;
-    KS_NEW(windows, W);
-    for (size_t i = 0; i < W; i++) windows[i].a = windows[i].b = (int)(i % L);
+    size_t model = 0, index = 0, longest = 0;
     for (size_t i = 0; i < samples->n; i++)
         if ((size_t)samples->v[i].T > longest) longest = (size_t)samples->v[i].T;
     if (sweep->positions == KS_POSITIONS_ALL) KS_NEW(positions, longest);
+    const size_t bytes = sizeof(ks_cell) + (positions ? longest * sizeof *positions : 0); /* of a cell */
+    const size_t most = FILE_BYTES / BATCHES / bytes / samples->n, n = most < 2 ? 2 : most < BATCH_WINDOWS ? most : BATCH_WINDOWS;
+    KS_NEW(windows, BATCHES * n);
+    for (size_t i = 0; i < BATCHES * n; i++) windows[i].a = windows[i].b = (int)(i % L);
     KS_TRY(ks_results_add_model(r, &info, samples, &model));
-    KS_TRY(ks_results_add_sweep(r, model, sweep, windows, W, 0, &index));
+    KS_TRY(ks_results_add_sweep(r, model, sweep, windows, BATCHES * n, 0, &index));
     KS_TRY(ks_results_publish(r));
     *flush = 1e300;
-    for (size_t i = 0; i < BATCHES; i++) {
+    for (size_t i = 0; i < BATCHES * n; i += n) {
         double begin = ks_seconds();
-        KS_TRY(store_batch(r, model, index, samples, i, BATCH_WINDOWS - 1, positions, &cells));
+        KS_TRY(store_batch(r, model, index, samples, samples->n, i, n - 1, positions));
         store = fmin(store, ks_seconds() - begin);
         begin = ks_seconds();
         KS_TRY(ks_results_flush(r));
         large = fmin(large, ks_seconds() - begin);
-        KS_TRY(store_batch(r, model, index, samples, (BATCH_WINDOWS - 1) * BATCHES + i, 1, positions, &few));
+        KS_TRY(store_batch(r, model, index, samples, 1, i + n - 1, 1, positions));
         begin = ks_seconds();
         KS_TRY(ks_results_flush(r));
         *flush = fmin(*flush, ks_seconds() - begin);
     }
-    *cell = (store + fmax(0, large - *flush)) / (double)cells;
+    *cell = (store + fmax(0, large - *flush)) / (double)((n - 1) * samples->n);
 done:
     free(windows);
     free(positions);
