@@ -156,7 +156,8 @@ static int compute(run *r, size_t i, ks_weights *weights)
     const ks_task *t = r->tasks[i];
     pthread_t thread;
     ks_served served = {0};
-    work_thread own = {r, t, weights};
+    static work_thread own; /* where ks_serve fails, the thread may look at it after this function */
+    own = (work_thread){r, t, weights};
     if (ks_comm_rank()) return ks_work(t, r->backend, r->device, weights, r->threads);
 
     const double begin = ks_seconds();

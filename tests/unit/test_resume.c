@@ -777,7 +777,7 @@ static void test_sink_fails(void **state)
 
 /* ---- damage ---- */
 
-static volatile bool stop;
+static _Atomic bool stop;
 
 static void *make_noise(void *unused)
 {
