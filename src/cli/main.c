@@ -5,10 +5,12 @@
 #include "sweep/comm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct command {
     const char *name;
@@ -83,6 +85,11 @@ static int program(void *ctx)
 int main(int argc, char **argv)
 {
     arguments a = {argc, argv};
+    /* A result file must not become stdout or stderr because those were closed. What is read-only refuses writes, as if it were closed. */
+    int fd;
+    do fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0) close(fd);
     /* At a file size limit this signal would kill; the error of write() says more. */
     signal(SIGXFSZ, SIG_IGN);
     return ks_comm_run(program, &a);

@@ -21,6 +21,7 @@
 
 enum { ALL = -1, NAME = 64, TEXT = 1024 };
 static const double BEAT_SECONDS = 1, SILENCE_SECONDS = 8, ANSWER_SECONDS = 2;
+static const double START_SILENCES = 40; /* as long as so many silences MPI may take to start or to end */
 static const double POLL_BUSY = 50e-6, POLL_IDLE = 1e-3, BUSY_SECONDS = 0.01; /* polling: often while messages come */
 
 /* A message on its way. Out: the buffer lives until every receiver has it. In: until it is complete. */
@@ -137,14 +138,13 @@ static void letter_free(letter *x)
     free(x);
 }
 
+/* By the clock that nobody sets: after a jump of the other one by an hour this would sleep for an hour, heartbeats included. */
 static void wait_until(pthread_cond_t *cond, double seconds)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    const double at = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec + seconds;
-    t.tv_sec = (time_t)at;
+    const double at = ks_seconds() + seconds;
+    struct timespec t = {.tv_sec = (time_t)at};
     t.tv_nsec = (long)((at - (double)t.tv_sec) * 1e9);
-    pthread_cond_timedwait(cond, &comm.mutex, &t);
+    pthread_cond_clockwait(cond, &comm.mutex, CLOCK_MONOTONIC, &t);
 }
 
 /* ---- messages, for the program's threads ---- */
@@ -319,11 +319,28 @@ static void on_signal(int signal)
     if (atomic_fetch_add(&own_stops, 1) > 0 && !atomic_load(&answers_signals)) _exit(KS_ESTOPPED);
 }
 
+/* Weights are mapped files: one that is cut short or lies on a failing disk shows itself as this signal. */
+static char bus_text[256];
+
+static void on_bus_error(int signal)
+{
+    (void)signal;
+    (void)!write(STDERR_FILENO, bus_text, strlen(bus_text));
+    _exit(KS_EMACHINE);
+}
+
 void ks_comm_catch_signals(void)
 {
+    snprintf(bus_text, sizeof bus_text,
+             "kosweep: error: rank %d on %s: a model's file cannot be read any more: it was changed under the run, or its disk fails\n",
+             comm.rank, ks_comm_host(comm.rank));
+    sigaction(SIGBUS, &(struct sigaction){.sa_handler = on_bus_error}, NULL);
     const int signals[] = {SIGINT, SIGTERM, SIGUSR1};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction former;
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
+    if (!sigaction(SIGHUP, NULL, &former) && former.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* nohup ignores it */
+    signal(SIGPIPE, SIG_IGN); /* a sweep does not end because nobody reads its progress any more */
 }
 
 int ks_comm_stops(void)
@@ -568,13 +585,27 @@ static int meet(void)
     gethostname(own, sizeof own - 1);
     MPI_TRY(MPI_Allgather(own, NAME, MPI_CHAR, comm.hosts, NAME, MPI_CHAR, MPI_COMM_WORLD));
     MPI_TRY(MPI_Allgather(&leader, 1, MPI_INT, comm.leaders, 1, MPI_INT, MPI_COMM_WORLD));
-    const char *silence = getenv("KOSWEEP_SILENCE");
-    comm.silence = silence && atof(silence) > 0 ? atof(silence) : SILENCE_SECONDS;
     comm.looked_at = comm.beat_at = ks_seconds();
     for (int r = 0; r < comm.size; r++) comm.heard[r] = comm.looked_at;
 done:
     if (local != MPI_COMM_NULL) MPI_Comm_free(&local);
     return rc;
+}
+
+/* MPI starts and ends on all ranks together; one that hangs then would hold up the others for ever. */
+static void on_alarm(int signal)
+{
+    static const char text[] = "kosweep: error: MPI does not start or end on all ranks: one of them hangs, or a host is cut off\n";
+    (void)signal;
+    if (comm.rank <= 1) (void)!write(STDERR_FILENO, text, sizeof text - 1); /* unless both hang, somebody says it */
+    _exit(KS_EMACHINE);
+}
+
+static void set_alarm(bool on)
+{
+    struct sigaction action = {.sa_handler = on_alarm};
+    sigaction(SIGALRM, &action, NULL);
+    alarm(on ? (unsigned)ceil(START_SILENCES * comm.silence) : 0);
 }
 
 /* A launcher leaves its mark in the environment; without one MPI's start would only cost time. */
@@ -608,7 +639,12 @@ int ks_comm_run(int (*program)(void *ctx), void *ctx)
     start s = {program, ctx, 0, ""};
     pthread_t thread;
     ks_comm_catch_signals(); /* MPI's start takes a moment, and who is stopped in it should end as later */
+    const char *silence = getenv("KOSWEEP_SILENCE"), *rank = getenv("PMIX_RANK");
+    comm.silence = silence && atof(silence) > 0 ? atof(silence) : SILENCE_SECONDS;
+    comm.rank = rank ? atoi(rank) : 0; /* until MPI says it */
+    set_alarm(true);
     rc = meet();
+    set_alarm(false);
     if (rc) {
         ks_log(KS_LOG_ERROR, "%s", ks_error_text());
         return rc;
@@ -627,7 +663,9 @@ int ks_comm_run(int (*program)(void *ctx), void *ctx)
         rc = program(ctx);
     }
     comm.mpi = false;
+    set_alarm(true);
     MPI_Finalize();
+    set_alarm(false);
     free(comm.hosts);
     free(comm.leaders);
     free(comm.heard);

@@ -67,8 +67,9 @@ bool ks_comm_broken(void);
 /* Ends every rank at once with this exit code. Does not return. */
 _Noreturn void ks_comm_abort(int code);
 
-/* From here on SIGINT, SIGTERM and SIGUSR1 ask to stop: the first one to stop soon, a second one, half a second later or more, at once.
- * Under a launcher that is so from the start. */
+/* From here on SIGINT, SIGTERM, SIGUSR1 and (unless it is ignored) SIGHUP ask to stop: the first one to stop soon, a second one, half a
+ * second later or more, at once. SIGPIPE is ignored; SIGBUS, from a mapped file that cannot be read, ends the
+ * program with words and KS_EMACHINE. Under a launcher that is so from the start. */
 void ks_comm_catch_signals(void);
 /* How often this rank, or on root any rank, was asked to stop. */
 int ks_comm_stops(void);
