@@ -263,7 +263,6 @@ static int put_model_attributes(ks_h5_group *g, const ks_model_info *info)
     KS_TRY(ks_h5_put_text(g, "precision", info->precision));
     KS_TRY(ks_h5_put_text(g, "weights_sha256", info->weights_sha256));
     KS_TRY(ks_h5_put_text(g, "tokenizer_sha256", info->tokenizer_sha256));
-    KS_TRY(ks_h5_put_text(g, "config_sha256", info->config_sha256));
 done:
     return rc;
 }
@@ -688,7 +687,9 @@ void ks_results_abandon(ks_results *r)
     if (!r) return;
     char *text = ks_strdup(ks_error_text());
     const int rc = ks_results_flush(r);
-    if (rc) ks_log(KS_LOG_WARN, "%s", ks_error_text());
+    if (rc && text && strcmp(text, ks_error_text())) ks_log(KS_LOG_WARN, "%s", ks_error_text());
+    if (r->disk.ours && ks_disk_state(&r->disk) == KS_DISK_SAME && count_finished(r))
+        ks_log(KS_LOG_WARN, "%s keeps what was %s; --resume goes on with it", r->disk.path, rc ? "saved before" : "finished");
     ks_error(rc, "%s", text ? text : "");
     free(text);
     results_free(r);

@@ -116,7 +116,6 @@ static int lay_out(run *r, size_t i)
                                 .precision = ks_precision_names[t->precision],
                                 .weights_sha256 = t->weights_sha256,
                                 .tokenizer_sha256 = t->tokenizer ? ks_tokenizer_sha256(t->tokenizer) : NULL,
-                                .config_sha256 = t->config_sha256,
                                 .n_layers = a->L,
                                 .n_heads = a->H,
                                 .n_kv_heads = a->G,
@@ -262,7 +261,6 @@ static _Noreturn void end_scattered(run *r, int rc)
         ks_log_progress("%s", "");
         ks_log(KS_LOG_ERROR, "%s", ks_error_text());
         ks_results_abandon(r->results);
-        if (!access(r->cfg->output, F_OK)) ks_log(KS_LOG_WARN, "%s keeps what was finished; --resume goes on with it", r->cfg->output);
     }
     ks_comm_abort(rc);
 }
