@@ -84,6 +84,7 @@ static const member members[] = {
     {"sweeps", "b", "G", "", ""},
     SWEEP("a", "knockout", "", "WS", "all", "last"),
     SWEEP("b", "scale", "F", "FWHS", "each", "all"),
+    {"m", "config_sha256", "@s", "", "c"},
 };
 enum { MEMBERS = sizeof members / sizeof *members };
 _Static_assert(MEMBERS <= 256, "a deviation names a member by a byte");
