@@ -582,6 +582,7 @@ static int read_model(const place *models, const char *name, ks_study_model *m)
     if (p->whole) {
         KS_TRY(read_text(p, "weights_sha256", &m->weights_sha256));
         KS_TRY(read_text(p, "tokenizer_sha256", &m->tokenizer_sha256));
+        KS_TRY(read_text_if(p, "config_sha256", &m->config_sha256));
         KS_TRY(read_int(p, "n_kv_heads", 1, &m->n_kv_heads));
         KS_TRY(read_int(p, "d_model", 1, &m->d_model));
     }
@@ -804,6 +805,7 @@ void ks_study_free(ks_study *study)
                          m->sweeps,
                          m->weights_sha256,
                          m->tokenizer_sha256,
+                         m->config_sha256,
                          m->token_ids,
                          m->baseline_top_ids,
                          m->baseline_top_p,

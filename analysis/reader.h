@@ -50,7 +50,7 @@ typedef struct ks_study_model {
     size_t n_sweeps;
 
     /* Whole. */
-    char *weights_sha256, *tokenizer_sha256;
+    char *weights_sha256, *tokenizer_sha256, *config_sha256; /* "" where the file does not say */
     int32_t n_kv_heads, d_model;
     char **sample_texts;       /* [S] "" in a sample given as token ids */
     int32_t *token_ids;        /* [S, T] -1 behind the last token */

@@ -137,7 +137,7 @@ done:
 int ks_tokenizer_encode(const ks_tokenizer *t, const char *text, size_t bytes, bool add_special, ks_encoding *out)
 {
     int rc = KS_OK;
-    ks_tok_text now = {0}, spare = {0};
+    ks_tok_text now = ks_tok_text_for(bytes), spare = ks_tok_text_for(bytes);
     ks_tok_tokens tokens = {0};
     ks_tok_bpe_scratch *scratch = NULL;
     KS_REQUIRE(bytes <= INT32_MAX, KS_EINPUT, "a text of %zu bytes is too long to be tokenized", bytes);
@@ -152,7 +152,8 @@ int ks_tokenizer_encode(const ks_tokenizer *t, const char *text, size_t bytes, b
     KS_TRY(ks_tok_steps_run(t->normalizer, &now, &spare));
     ks_tok_added_cut(t->added, true, &now, &spare);
     KS_TRY(ks_tok_steps_run(t->pre_tokenizer, &now, &spare));
-    if (now.failed || spare.failed) KS_TRY(KS_EMACHINE);
+    KS_TRY(now.failed);
+    KS_TRY(spare.failed);
     for (size_t i = 0; i < now.n_splits; i++) {
         const ks_tok_split *w = &now.splits[i];
         if (w->id < 0) KS_TRY(ks_tok_bpe_encode(t->bpe, &scratch, &now, w->begin, w->end, &tokens));

@@ -123,10 +123,10 @@ static int add_pattern(ks_tok_added *a, int32_t token, const ks_tok_steps *norma
     int rc = KS_OK;
     const added *t = &a->list[token];
     const size_t n = strlen(t->content);
-    ks_tok_text text = {0}, spare = {0};
+    ks_tok_text text = ks_tok_text_for(n), spare = ks_tok_text_for(n);
     ks_tok_text_append(&text, t->content, n, 0, (uint32_t)n);
     ks_tok_text_split(&text, 0, n, -1);
-    if (text.failed) KS_TRY(KS_EMACHINE);
+    KS_TRY(text.failed);
     if (t->normalized) KS_TRY(ks_tok_steps_run(normalizer, &text, &spare));
     KS_TRY(trie_add(&a->tries[t->normalized], text.bytes, text.n, token));
 done:

@@ -25,14 +25,16 @@ typedef struct ks_tok_split {
 } ks_tok_split;
 
 typedef struct ks_tok_text {
-    size_t n, capacity;
+    size_t n, capacity, limit;
     char *bytes;         /* [n] UTF-8 */
     uint32_t *from, *to; /* [n] bytes [from, to) of the source that a byte stands for; the same for all bytes of a character */
     size_t n_splits, splits_capacity;
     ks_tok_split *splits; /* [n_splits], in order, never empty */
-    bool failed;          /* memory ended (error text set): everything appended since is lost */
+    int failed;           /* a status: KS_EMACHINE without memory, KS_EINPUT beyond the limit; everything appended since is lost */
 } ks_tok_text;
 
+/* An empty text that may hold what normalizers make of so many bytes. A damaged file may not ask for all memory here, either. */
+ks_tok_text ks_tok_text_for(size_t bytes);
 void ks_tok_text_free(ks_tok_text *t);
 void ks_tok_text_clear(ks_tok_text *t);
 void ks_tok_text_append(ks_tok_text *t, const char *bytes, size_t n, uint32_t from, uint32_t to);

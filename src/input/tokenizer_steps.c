@@ -404,7 +404,7 @@ static int run_step(const step *p, ks_tok_text *out, const ks_tok_text *in)
         }
         ks_tok_text_split(out, begin, out->n, w->id);
     }
-    if (out->failed) rc = KS_EMACHINE;
+    rc = out->failed;
 done:
     ks_tok_scan_free(scan);
     return rc;

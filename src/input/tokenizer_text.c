@@ -5,6 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+ks_tok_text ks_tok_text_for(size_t bytes)
+{
+    enum { GROWTH = 128, SLACK = 1 << 20 }; /* the most that a sane file does is 18 characters for one, of two bytes a byte */
+    const size_t limit = bytes * GROWTH + SLACK;
+    return (ks_tok_text){.limit = limit < INT32_MAX ? limit : INT32_MAX};
+}
+
 void ks_tok_text_free(ks_tok_text *t)
 {
     free(t->bytes);
@@ -33,14 +40,14 @@ static bool room(ks_tok_text *t, size_t n)
 {
     if (t->failed) return false;
     if (n <= t->capacity - t->n) return true;
-    if (n > INT32_MAX || t->n + n > INT32_MAX) {
-        ks_error(KS_EINPUT, "a text grows beyond 2 GiB in the tokenizer's normalizer");
-        t->failed = true;
+    if (n > t->limit || t->n > t->limit - n) {
+        t->failed = ks_error(KS_EINPUT, "the tokenizer makes more than %zu bytes of a text, a hundred for one", t->limit);
         return false;
     }
     const size_t capacity = (t->n + n) * 2 + 64;
-    t->failed = !grow(&t->bytes, capacity, 1) || !grow(&t->from, capacity, sizeof *t->from) || !grow(&t->to, capacity, sizeof *t->to);
-    if (!t->failed) t->capacity = capacity;
+    if (grow(&t->bytes, capacity, 1) && grow(&t->from, capacity, sizeof *t->from) && grow(&t->to, capacity, sizeof *t->to))
+        t->capacity = capacity;
+    else t->failed = KS_EMACHINE;
     return !t->failed;
 }
 
@@ -70,8 +77,10 @@ void ks_tok_text_split(ks_tok_text *t, size_t begin, size_t end, int32_t id)
     if (t->failed || begin >= end) return;
     if (t->n_splits == t->splits_capacity) {
         const size_t capacity = t->n_splits * 2 + 16;
-        t->failed = !grow(&t->splits, capacity, sizeof *t->splits);
-        if (t->failed) return;
+        if (!grow(&t->splits, capacity, sizeof *t->splits)) {
+            t->failed = KS_EMACHINE;
+            return;
+        }
         t->splits_capacity = capacity;
     }
     t->splits[t->n_splits++] = (ks_tok_split){(uint32_t)begin, (uint32_t)end, id};

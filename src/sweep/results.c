@@ -263,6 +263,7 @@ static int put_model_attributes(ks_h5_group *g, const ks_model_info *info)
     KS_TRY(ks_h5_put_text(g, "precision", info->precision));
     KS_TRY(ks_h5_put_text(g, "weights_sha256", info->weights_sha256));
     KS_TRY(ks_h5_put_text(g, "tokenizer_sha256", info->tokenizer_sha256));
+    KS_TRY(ks_h5_put_text(g, "config_sha256", info->config_sha256));
 done:
     return rc;
 }

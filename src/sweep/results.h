@@ -22,7 +22,7 @@ typedef struct ks_results ks_results;
 /* What a model's group says of it. Strings may be NULL (stored as ""), except name. */
 typedef struct ks_model_info {
     const char *name, *id, *revision, *architecture, *weight_dtype, *precision;
-    const char *weights_sha256, *tokenizer_sha256;
+    const char *weights_sha256, *tokenizer_sha256, *config_sha256; /* config_sha256: of config.json */
     int32_t n_layers, n_heads, n_kv_heads, d_model, vocab;
     bool save_logits;
 } ks_model_info;

@@ -203,7 +203,8 @@ static int compare_model(const ks_former *f, const ks_study_model *m, const ks_m
                  {"weight_dtype", m->weight_dtype, now->weight_dtype},
                  {"precision", m->precision, now->precision},
                  {"weights_sha256", m->weights_sha256, now->weights_sha256},
-                 {"tokenizer_sha256", m->tokenizer_sha256, now->tokenizer_sha256}};
+                 {"tokenizer_sha256", m->tokenizer_sha256, now->tokenizer_sha256},
+                 {"config_sha256", m->config_sha256, now->config_sha256}};
     const struct {
         const char *name;
         int32_t was, is;

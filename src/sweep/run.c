@@ -116,6 +116,7 @@ static int lay_out(run *r, size_t i)
                                 .precision = ks_precision_names[t->precision],
                                 .weights_sha256 = t->weights_sha256,
                                 .tokenizer_sha256 = t->tokenizer ? ks_tokenizer_sha256(t->tokenizer) : NULL,
+                                .config_sha256 = t->config_sha256,
                                 .n_layers = a->L,
                                 .n_heads = a->H,
                                 .n_kv_heads = a->G,

@@ -75,6 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                 .precision = "full",
                                 .weights_sha256 = "w",
                                 .tokenizer_sha256 = "t",
+                                .config_sha256 = "c",
                                 .n_layers = L,
                                 .n_heads = H,
                                 .n_kv_heads = 1,

@@ -81,6 +81,7 @@ static world world_new(const char *config, size_t first, size_t n)
                         .precision = "full",
                         .weights_sha256 = "00ff",
                         .tokenizer_sha256 = "ff00",
+                        .config_sha256 = "0ff0",
                         .n_layers = RF_L,
                         .n_heads = RF_H,
                         .n_kv_heads = 1,
@@ -531,6 +532,7 @@ static void test_refused_model(void **state)
     } while (0)
     CHANGED(weights_sha256, "1234", "weights_sha256 is \"00ff\"", "now it is \"1234\"");
     CHANGED(tokenizer_sha256, NULL, "tokenizer_sha256 is \"ff00\"", "now it is \"\"");
+    CHANGED(config_sha256, "1", "config_sha256 is \"0ff0\"", "now it is \"1\"");
     CHANGED(architecture, "qwen2", "architecture is \"llama\"", "\"qwen2\"");
     CHANGED(weight_dtype, "f32", "weight_dtype is \"bf16\"", "\"f32\"");
     CHANGED(precision, "fast", "precision is \"full\"", "\"fast\"");

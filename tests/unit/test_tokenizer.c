@@ -385,6 +385,29 @@ static void refused(void **state)
     assert_int_equal(ks_tokenizer_load(&t, "/nonexistent"), KS_EINPUT);
 }
 
+/* Eight steps that each make fifty bytes of one would take all memory for a text of one letter. */
+static void growth_has_an_end(void **state)
+{
+    (void)state;
+    char *json = NULL;
+    size_t bytes;
+    ks_tokenizer *t;
+    ks_encoding e;
+    FILE *f = open_memstream(&json, &bytes);
+    fprintf(f, "{" MODEL ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[");
+    for (int i = 0; i < 8; i++)
+        fprintf(f, "%s{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"%050d\"}", i ? "," : "", 0);
+    fprintf(f, "]}}");
+    fclose(f);
+    for (char *c = strstr(json, "normalizers"); *c; c++)
+        if (*c == '0') *c = 'a';
+    assert_int_equal(load_text(json, bytes, &t), KS_OK);
+    assert_int_equal(ks_tokenizer_encode(t, "a", 1, true, &e), KS_EINPUT);
+    assert_non_null(strstr(ks_error_text(), "a hundred for one"));
+    ks_tokenizer_free(t);
+    free(json);
+}
+
 static void nested_without_end(void **state)
 {
     (void)state;
@@ -499,6 +522,7 @@ int main(void)
         cmocka_unit_test(token_texts),
         cmocka_unit_test(invalid_utf8),
         cmocka_unit_test(refused),
+        cmocka_unit_test(growth_has_an_end),
         cmocka_unit_test(nested_without_end),
         cmocka_unit_test(damaged),
         cmocka_unit_test(unknown_without_token),
