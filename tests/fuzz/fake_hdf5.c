@@ -52,7 +52,6 @@ static const member members[] = {
     {"m", "vocab", "@i", "", "9"},
     {"m", "weights_sha256", "@s", "", "w"},
     {"m", "tokenizer_sha256", "@s", "", "t"},
-    {"m", "config_sha256", "@s", "", "c"},
     {"m", "n_kv_heads", "@i", "", "1"},
     {"m", "d_model", "@i", "", "8"},
     {"m", "samples", "G", "", ""},
