@@ -52,6 +52,7 @@ static const member members[] = {
     {"m", "vocab", "@i", "", "9"},
     {"m", "weights_sha256", "@s", "", "w"},
     {"m", "tokenizer_sha256", "@s", "", "t"},
+    {"m", "config_sha256", "@s", "", "c"},
     {"m", "n_kv_heads", "@i", "", "1"},
     {"m", "d_model", "@i", "", "8"},
     {"m", "samples", "G", "", ""},
@@ -84,7 +85,6 @@ static const member members[] = {
     {"sweeps", "b", "G", "", ""},
     SWEEP("a", "knockout", "", "WS", "all", "last"),
     SWEEP("b", "scale", "F", "FWHS", "each", "all"),
-    {"m", "config_sha256", "@s", "", "c"},
 };
 enum { MEMBERS = sizeof members / sizeof *members };
 _Static_assert(MEMBERS <= 256, "a deviation names a member by a byte");
