@@ -18,7 +18,7 @@ valgrind) ;;
 tsan)
     sanitize=thread
     run=(setarch -R) # the tool knows few places for a program's memory
-    tests=${tests:-'^test_(pool|backend|engine|queue|ring|weights|weights_shared)$|^cli_(balance|kills|same_bits|signals)$'}
+    tests=${tests:-'^test_(pool|backend|engine|queue|resume|results_crash|ring|weights|weights_shared)$|^cli_(balance|kills|same_bits|signals)$'}
     ;;
 *)
     echo "asan, valgrind or tsan expected, \"$tool\" found" >&2
