@@ -113,7 +113,8 @@ static int store_cells(ks_results *r, const ks_samples *samples, const ks_sweep 
         if ((size_t)samples->v[i].T > longest) longest = (size_t)samples->v[i].T;
     if (sweep->positions == KS_POSITIONS_ALL) KS_NEW(positions, longest);
     const size_t bytes = sizeof(ks_cell) + (positions ? longest * sizeof *positions : 0); /* of a cell */
-    const size_t most = FILE_BYTES / BATCHES / bytes / samples->n, n = most < 2 ? 2 : most < BATCH_WINDOWS ? most : BATCH_WINDOWS;
+    const size_t rows = samples->n ? samples->n : 1;
+    const size_t most = FILE_BYTES / BATCHES / bytes / rows, n = most < 2 ? 2 : most < BATCH_WINDOWS ? most : BATCH_WINDOWS;
     KS_NEW(windows, BATCHES * n);
     for (size_t i = 0; i < BATCHES * n; i++) windows[i].a = windows[i].b = (int)(i % L);
     KS_TRY(ks_results_add_model(r, &info, samples, &model));
