@@ -683,17 +683,27 @@ int ks_results_close(ks_results *r)
     return rc;
 }
 
-void ks_results_abandon(ks_results *r)
+static void give_up(ks_results *r, bool say)
 {
     if (!r) return;
     char *text = ks_strdup(ks_error_text());
     const int rc = ks_results_flush(r);
     if (rc && text && strcmp(text, ks_error_text())) ks_log(KS_LOG_WARN, "%s", ks_error_text());
-    if (r->disk.ours && ks_disk_state(&r->disk) == KS_DISK_SAME && count_finished(r))
+    if (say && r->disk.ours && ks_disk_state(&r->disk) == KS_DISK_SAME && count_finished(r))
         ks_log(KS_LOG_WARN, "%s keeps what was %s; --resume goes on with it", r->disk.path, rc ? "saved before" : "finished");
     ks_error(rc, "%s", text ? text : "");
     free(text);
     results_free(r);
+}
+
+void ks_results_abandon(ks_results *r)
+{
+    give_up(r, false);
+}
+
+void ks_results_break_off(ks_results *r)
+{
+    give_up(r, true);
 }
 
 int64_t ks_results_written(const ks_results *r)

@@ -97,6 +97,8 @@ int ks_results_close(ks_results *r);
 /* After an error or a signal: flushes what was put, which may fail with a warning, and frees r. Keeps the thread's error text. A file that
  * did not exist before and holds nothing finished is removed. Before the first publication the path is as it was. NULL is allowed. */
 void ks_results_abandon(ks_results *r);
+/* The same for a sweep that ends too early: a warning says which file keeps what was finished. */
+void ks_results_break_off(ks_results *r);
 
 /* Bytes written to the disk so far. */
 int64_t ks_results_written(const ks_results *r);

@@ -261,7 +261,7 @@ static _Noreturn void end_scattered(run *r, int rc)
     } else {
         ks_log_progress("%s", "");
         ks_log(KS_LOG_ERROR, "%s", ks_error_text());
-        ks_results_abandon(r->results);
+        ks_results_break_off(r->results);
     }
     ks_comm_abort(rc);
 }
@@ -287,7 +287,7 @@ int ks_run(const ks_config *cfg, const char *command_line)
     }
     rc = ks_comm_agree(rc);
 done:
-    if (r.results) ks_results_abandon(r.results);
+    if (r.results) ks_results_break_off(r.results);
     for (size_t i = 0; r.tasks && i < cfg->n_models; i++) {
         ks_task_free(r.tasks[i]);
         ks_collector_free(r.collectors[i]);
