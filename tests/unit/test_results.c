@@ -2,7 +2,6 @@
 #include "support/results_file.h"
 
 #include "base/error.h"
-#include "base/log.h"
 
 #include <hdf5.h>
 #include <hdf5_hl.h>
@@ -262,38 +261,6 @@ static void test_wrong_indices(void **state)
     ks_results_abandon(r);
 }
 
-/* The bar: one model, 20 samples, 30 windows in less than 30 ms. */
-static void test_speed(void **state)
-{
-    (void)state;
-    ks_samples samples = {calloc(20, sizeof(ks_sample)), 20};
-    char ids[20][16];
-    for (size_t s = 0; s < 20; s++) {
-        samples.v[s] = rf_samples()->v[s % RF_S];
-        snprintf(ids[s], sizeof ids[s], "s%zu", s);
-        samples.v[s].id = ids[s];
-    }
-    const ks_model_info info = {.name = "m", .n_layers = 30, .n_heads = 9, .n_kv_heads = 3, .d_model = 576, .vocab = 49152};
-    const ks_sweep sweep = {.name = (char[]){"layers"}};
-    ks_window w[30];
-    for (int32_t l = 0; l < 30; l++) w[l] = (ks_window){l, l};
-    double best = 1;
-    for (int n = 0; n < 3; n++) {
-        ks_results *r = NULL;
-        size_t m, k;
-        const double t = ks_seconds();
-        assert_int_equal(ks_results_create(&r, other, KS_RESULTS_FORCE, "{}", ""), KS_OK);
-        assert_int_equal(ks_results_add_model(r, &info, &samples, &m), KS_OK);
-        assert_int_equal(ks_results_add_sweep(r, m, &sweep, w, 30, 0, &k), KS_OK);
-        assert_int_equal(ks_results_close(r), KS_OK);
-        const double seconds = ks_seconds() - t;
-        if (seconds < best) best = seconds;
-    }
-    print_message("a small file takes %.1f ms\n", best * 1e3);
-    assert_true(best < 0.2); /* measured 0.006; wide, for loaded machines and sanitizers */
-    free(samples.v);
-}
-
 /* ---- blocks of samples ---- */
 
 /* How many samples of an array lie together. */
@@ -431,19 +398,10 @@ static void test_bytes_of_a_sample(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cells),
-        cmocka_unit_test(test_every_axis),
-        cmocka_unit_test(test_baseline),
-        cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_existing_file),
-        cmocka_unit_test(test_bad_places),
-        cmocka_unit_test(test_abandon),
-        cmocka_unit_test(test_disk_full),
-        cmocka_unit_test(test_wrong_indices),
-        cmocka_unit_test(test_speed),
-        cmocka_unit_test(test_foreign_reader),
-        cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_bytes_of_a_sample),
+        cmocka_unit_test(test_cells),          cmocka_unit_test(test_every_axis),    cmocka_unit_test(test_baseline),
+        cmocka_unit_test(test_same_bytes),     cmocka_unit_test(test_existing_file), cmocka_unit_test(test_bad_places),
+        cmocka_unit_test(test_abandon),        cmocka_unit_test(test_disk_full),     cmocka_unit_test(test_wrong_indices),
+        cmocka_unit_test(test_foreign_reader), cmocka_unit_test(test_blocks),        cmocka_unit_test(test_bytes_of_a_sample),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
