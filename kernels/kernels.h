@@ -52,7 +52,8 @@ typedef struct ks_k_sample {
     int32_t T;
 } ks_k_sample;
 
-/* attention.cu: as backend.h; samples [n] device. longest: largest T. */
+/* attention.cu: as backend.h; samples [n] device. longest: largest T, or more. A row's scores lie in shared memory: cudaErrorInvalidValue
+ * above 14,000 tokens, as in attention_diff. */
 int ks_k_attention(float *out, float *logp, const float *q, const float *k, const float *v, const ks_k_sample *samples, size_t n,
                    int32_t longest, int32_t H, int32_t G, int32_t E, int32_t window, float scale, void *stream);
 
@@ -68,7 +69,7 @@ typedef struct ks_k_branch {
     double value;
 } ks_k_branch;
 
-/* attention_diff.cu: as backend.h; branches [n] device. longest: largest T of a branch, most_out: largest n_out. */
+/* attention_diff.cu: as backend.h; branches [n] device. longest: largest T of a branch, most_out: largest n_out (more costs time only). */
 int ks_k_attention_diff(float *da, const float *dq, const float *dk, const float *dv, const float *q, const float *k, const float *v,
                         const float *logp, const ks_k_branch *branches, const int32_t *lists, size_t n, int32_t longest, int32_t most_out,
                         int32_t H, int32_t G, int32_t E, int32_t window, float scale, void *stream);

@@ -157,6 +157,9 @@ template <class T> struct same {
 
 /* ---- the language ---- */
 
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+
 #define threadIdx (*(const uint3 *)ks_emu::thread_index)
 #define blockIdx ((const uint3 &)ks_emu::block_index)
 #define blockDim ((const dim3 &)ks_emu::block_size)

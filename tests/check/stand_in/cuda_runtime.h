@@ -12,7 +12,6 @@
 #define __shared__
 #define __align__(n) __attribute__((aligned(n)))
 #define __forceinline__ inline __attribute__((always_inline))
-#define __launch_bounds__(...)
 
 typedef enum cudaError { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 } cudaError_t;
 typedef struct CUstream_st *cudaStream_t;

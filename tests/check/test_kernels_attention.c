@@ -1,0 +1,338 @@
+/* attention.cu, attention_diff.cu and edge_weights.cu against their CPU twins on random batches: grouped heads, sliding windows, partial
+ * positions, attention sinks, every kind of intervention, effects from 1e-30 to 1e2; and a row's bits against all that lies beside it. */
+#include "check/check.h"
+#include "check/device.h"
+#include "check/tolerances.h"
+#include "input/config.h"
+#include "kernels/kernels.h"
+#include "support/numbers.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { SAMPLES = 2, BRANCHES = 4, LIST = 1 << 20 };
+
+static devices cpu;
+
+/* ---- a random batch: samples, and branches beside them ---- */
+
+typedef struct batch {
+    ks_attention at;
+    bool sink;
+    double effect;
+    ks_attention_item sample[SAMPLES];
+    ks_branch_item branch[BRANCHES];
+    ks_edges edges[BRANCHES];
+    ks_k_sample k_sample[SAMPLES];
+    ks_k_branch k_branch[BRANCHES];
+    int32_t *lists, n_lists; /* [LIST] */
+    size_t rows, n_logp, n_in, n_q, n_out;
+    int32_t longest, most_out;
+    float *q, *k, *v, *logp, *out, *dq, *dk, *dv, *da; /* logp, out, da: the twin's */
+} batch;
+
+static void batch_free(batch *b)
+{
+    float *const all[] = {b->q, b->k, b->v, b->logp, b->out, b->dq, b->dk, b->dv, b->da};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    free(b->lists);
+}
+
+/* Appends ascending positions from `from` on, a share of them; returns their offset. */
+static int32_t positions(batch *b, rng *r, int32_t from, int32_t T, double share, int32_t *n)
+{
+    const int32_t at = b->n_lists;
+    for (int32_t t = from; t < T; t++) {
+        if (rng_uniform(r) < share) b->lists[b->n_lists++] = t;
+    }
+    *n = b->n_lists - at;
+    assert_true(b->n_lists < LIST);
+    return at;
+}
+
+static void branch_new(batch *b, rng *r, int i, int kind)
+{
+    static const double factors[] = {0, 1e-8, 0.3, 0.999, 1, 4, 1e4};
+    const int s = (int)rng_below(r, SAMPLES);
+    const int32_t T = b->sample[s].T, W = b->at.window;
+    ks_k_branch *k = &b->k_branch[i];
+    *k = (ks_k_branch){.trunk = b->k_sample[s], .in_row = (int64_t)b->n_in, .out_row = (int64_t)b->n_out, .q_row = (int64_t)b->n_q};
+    k->edge_start = k->heads = -1;
+    k->kind = kind < 0 ? 0 : kind;
+    k->in_pos = positions(b, r, (int32_t)rng_below(r, (size_t)T), T, b->effect == 0 ? 0 : rng_below(r, 2) ? 1 : 0.4, &k->n_in);
+    k->out_pos = positions(b, r, (int32_t)rng_below(r, (size_t)T), T, rng_below(r, 2) ? 1 : 0.5, &k->n_out);
+    int32_t *start = NULL;
+    if (kind >= 0) {
+        const double density = (double[]){0.05, 0.5, 1}[rng_below(r, 3)];
+        int32_t most = 1;
+        start = b->lists + (k->edge_start = b->n_lists);
+        b->n_lists += T + 1;
+        k->edge_keys = b->n_lists;
+        start[0] = 0;
+        for (int32_t t = 0; t < T; t++) {
+            int32_t n;
+            const int32_t at = positions(b, r, 0, T, density == 1 && !rng_below(r, 20) ? 0.95 : density, &n);
+            int32_t seen = 0;
+            for (int32_t j = 0; j < n; j++) seen += b->lists[at + j] <= t && (!W || b->lists[at + j] > t - W);
+            start[t + 1] = start[t] + n;
+            most = seen > most ? seen : most;
+        }
+        if (kind == KS_SCALE) k->value = factors[rng_below(r, 7)];
+        if (kind == KS_SET) k->value = rng_below(r, 3) ? rng_uniform(r) / most : rng_below(r, 2) ? 0 : 1.0 / most;
+    }
+    b->edges[i] = (ks_edges){start, b->lists + k->edge_keys};
+    b->branch[i] = (ks_branch_item){.trunk = b->sample[s],
+                                    .in_pos = b->lists + k->in_pos,
+                                    .n_in = k->n_in,
+                                    .in_row = k->in_row,
+                                    .out_pos = b->lists + k->out_pos,
+                                    .n_out = k->n_out,
+                                    .out_row = k->out_row,
+                                    .q_row = k->q_row,
+                                    .edges = kind >= 0 ? &b->edges[i] : NULL,
+                                    .kind = k->kind,
+                                    .value = k->value};
+    if (kind >= 0 && rng_below(r, 2)) { /* heads: bytes for the twin, numbers for the kernel */
+        k->heads = b->n_lists;
+        uint8_t *heads = (uint8_t *)(b->lists + b->n_lists + b->at.H);
+        for (int32_t h = 0; h < b->at.H; h++) b->lists[k->heads + h] = heads[h] = rng_below(r, 2) != 0;
+        b->branch[i].heads = heads;
+        b->n_lists += 2 * b->at.H;
+    }
+    for (int32_t o = 0, in = 0; o < k->n_out; o++) {
+        while (in < k->n_in && b->branch[i].in_pos[in] < b->branch[i].out_pos[o]) in++;
+        b->n_q += in < k->n_in && b->branch[i].in_pos[in] == b->branch[i].out_pos[o];
+    }
+    b->n_in += (size_t)k->n_in;
+    b->n_out += (size_t)k->n_out;
+    b->most_out = k->n_out > b->most_out ? k->n_out : b->most_out;
+}
+
+static batch batch_new(rng *r, const int32_t shape[3], int32_t T, int kind, double effect, bool sink)
+{
+    batch b = {.sink = sink, .effect = effect, .at = {.H = shape[0], .G = shape[1], .E = shape[2]}};
+    b.lists = calloc(LIST, sizeof *b.lists);
+    b.at.scale = (float)(1 / sqrt((double)b.at.E));
+    b.at.window = rng_below(r, 3) ? 0 : 1 + (int32_t)rng_below(r, (size_t)T);
+    for (int i = 0; i < SAMPLES; i++) {
+        const int32_t t = i ? 1 + (int32_t)rng_below(r, (size_t)T) : T;
+        b.sample[i] = (ks_attention_item){.row0 = (int64_t)b.rows, .T = t, .logp = (int64_t)b.n_logp};
+        b.k_sample[i] = (ks_k_sample){.row0 = (int64_t)b.rows, .T = t, .logp = (int64_t)b.n_logp};
+        b.rows += (size_t)t;
+        b.n_logp += (size_t)(b.at.H * t * KS_PADDED(t));
+    }
+    b.longest = T;
+    const size_t E = (size_t)b.at.E, Q = (size_t)b.at.H * E, KV = (size_t)b.at.G * E;
+    b.q = rng_floats(r, b.rows * Q, 1.5);
+    b.k = rng_floats(r, b.rows * KV, 1.5);
+    b.v = rng_floats(r, b.rows * KV, 1);
+    if (sink) { /* all queries look at key 0 with a weight of about 1 - 1e-6 */
+        for (size_t h = 0; h < b.rows * (size_t)b.at.H; h++) b.q[h * E] = 4;
+        for (int i = 0; i < SAMPLES; i++) {
+            for (size_t g = 0; g < (size_t)b.at.G; g++) b.k[((size_t)b.sample[i].row0 * (size_t)b.at.G + g) * E] += 4.5f * sqrtf((float)E);
+        }
+    }
+    for (int i = 0; i < BRANCHES; i++) branch_new(&b, r, i, kind);
+    b.dq = rng_floats(r, b.n_q * Q, effect);
+    b.dk = rng_floats(r, b.n_in * KV, effect);
+    b.dv = rng_floats(r, b.n_in * KV, effect);
+    b.out = device_new(NULL, b.rows * Q * sizeof(float));
+    b.logp = device_new(NULL, b.n_logp * sizeof(float));
+    b.da = device_new(NULL, b.n_out * Q * sizeof(float));
+    assert_int_equal(cpu.b->attention(cpu.dev[0], b.out, b.logp, b.q, b.k, b.v, b.sample, SAMPLES, &b.at), 0);
+    assert_int_equal(cpu.b->attention_diff(cpu.dev[0], b.da, b.dq, b.dk, b.dv, b.q, b.k, b.v, b.logp, b.branch, BRANCHES, &b.at), 0);
+    return b;
+}
+
+/* The kernel on n branches beside the twin's logp. */
+static void run_diff(const batch *b, float *da, const ks_k_branch *branches, size_t n, int32_t longest, int32_t most_out)
+{
+    assert_int_equal(ks_k_attention_diff(da, b->dq, b->dk, b->dv, b->q, b->k, b->v, b->logp, branches, b->lists, n, longest, most_out,
+                                         b->at.H, b->at.G, b->at.E, b->at.window, b->at.scale, NULL),
+                     0);
+}
+
+static void run_states(const batch *b, float *out, float *logp, const ks_k_sample *samples, size_t n, int32_t longest)
+{
+    assert_int_equal(
+        ks_k_attention(out, logp, b->q, b->k, b->v, samples, n, longest, b->at.H, b->at.G, b->at.E, b->at.window, b->at.scale, NULL), 0);
+}
+
+/* Largest distance of a row of n numbers from the twin's; a row of zeros must be one. */
+static void compare(worst *w, const float *got, const float *twin, size_t rows, size_t n, const char *what)
+{
+    long double *want = malloc((n ? n : 1) * sizeof *want);
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < n; j++) want[j] = (long double)twin[i * n + j];
+        worst_of(w, distance(got + i * n, want, n), "%s, row %zu", what, i);
+    }
+    free(want);
+}
+
+/* Changes of scores above 1: effects are what long double judges by another limit (tests/unit/test_attention.c). */
+static bool large(const batch *b)
+{
+    return b->effect > 0.02;
+}
+
+static const int32_t SHAPES[][3] = {{4, 2, 64},  {2, 2, 80}, {3, 1, 96}, {4, 4, 16}, {2, 1, 128},
+                                    {2, 1, 256}, {5, 1, 1},  {3, 3, 20}, {2, 1, 33}, {7, 1, 8}};
+enum { N_SHAPES = sizeof SHAPES / sizeof *SHAPES };
+
+/* ---- tests ---- */
+
+static void check_states(batch *b, worst *w_out, worst *w_logp, const char *what)
+{
+    const size_t Q = (size_t)(b->at.H * b->at.E);
+    float *out = device_new(NULL, b->rows * Q * sizeof *out), *logp = device_new(NULL, b->n_logp * sizeof *logp);
+    float *out2 = device_new(NULL, b->rows * Q * sizeof *out), *logp2 = device_new(NULL, b->n_logp * sizeof *logp);
+    run_states(b, out, logp, b->k_sample, SAMPLES, b->longest);
+    compare(w_out, out, b->out, b->rows, Q, what);
+    for (size_t i = 0; i < b->n_logp; i++) {
+        if (isinf(b->logp[i])) assert_true(isinf(logp[i]) && logp[i] < 0);
+        else worst_of(w_logp, fabs((double)logp[i] - (double)b->logp[i]) / (1 + fabs((double)b->logp[i])), "%s, %zu", what, i);
+    }
+    /* Alone, in tiles of another size, with threads and blocks in another order. */
+    ks_check_seed(2);
+    for (int i = 0; i < SAMPLES; i++) run_states(b, out2, logp2, b->k_sample + i, 1, i ? b->sample[i].T : 4096);
+    assert_true(same_bits(out, out2, b->rows * Q * sizeof *out));
+    assert_true(same_bits(logp, logp2, b->n_logp * sizeof *logp));
+    free(out), free(logp), free(out2), free(logp2);
+}
+
+static void test_states(void **state)
+{
+    (void)state;
+    rng r = {1};
+    worst w_out = {0}, w_logp = {0};
+    for (int c = 0; c < 3 * N_SHAPES; c++) {
+        char what[60];
+        const int32_t T = 1 + (int32_t)rng_below(&r, c % 10 ? 70 : 200);
+        batch b = batch_new(&r, SHAPES[c % N_SHAPES], T, -1, 0, c % 4 == 0);
+        snprintf(what, sizeof what, "case %d, E %d, T %d", c, b.at.E, T);
+        check_states(&b, &w_out, &w_logp, what);
+        batch_free(&b);
+    }
+    assert_below("attention of states", &w_out, KS_TOLERANCE_STATE);
+    assert_below("log weights", &w_logp, KS_TOLERANCE_LOGP);
+}
+
+static void check_effects(batch *b, worst w[3], const char *what)
+{
+    const size_t Q = (size_t)(b->at.H * b->at.E), bytes = b->n_out * Q * sizeof(float);
+    float *da = device_new(NULL, bytes), *da2 = device_new(NULL, bytes);
+    run_diff(b, da, b->k_branch, BRANCHES, b->longest, b->most_out);
+    compare(&w[large(b) ? 2 : b->sink || b->at.E == 1], da, b->da, b->n_out, Q, what);
+    /* Alone, in tiles of another size, on a larger grid, with threads and blocks in another order. */
+    ks_check_seed(2);
+    for (int i = 0; i < BRANCHES; i++) {
+        const ks_k_branch *k = &b->k_branch[i];
+        run_diff(b, da2, k, 1, i % 2 ? k->trunk.T : 4096, i % 2 ? k->n_out : k->n_out + 9);
+    }
+    assert_true(same_bits(da, da2, bytes));
+    free(da), free(da2);
+}
+
+static void test_effects(void **state)
+{
+    (void)state;
+    static const double effects[] = {0, 1e-30, 1e-20, 1e-12, 1e-6, 1e-3, 2e-2, 0.3, 2, 100};
+    static const int kinds[] = {-1, KS_KNOCKOUT, KS_SCALE, KS_SET};
+    rng r = {2};
+    worst w[3] = {{0}};
+    for (int c = 0; c < 240; c++) {
+        char what[80];
+        const int32_t T = c % 60 ? 1 + (int32_t)rng_below(&r, 70) : 300;
+        batch b = batch_new(&r, SHAPES[rng_below(&r, c % 60 ? N_SHAPES : 3)], T, kinds[c % 4], effects[c / 4 % 10], c / 40 % 2);
+        snprintf(what, sizeof what, "case %d, kind %d, effect %g, sink %d, E %d, T %d", c, kinds[c % 4], b.effect, b.sink, b.at.E, T);
+        check_effects(&b, w, what);
+        batch_free(&b);
+    }
+    assert_below("effects, |ds| <= 1", &w[0], KS_TOLERANCE_DIFF);
+    assert_below("effects, |ds| <= 1, sink", &w[1], KS_TOLERANCE_SINK);
+    assert_below("effects, |ds| > 1 somewhere", &w[2], KS_TOLERANCE_LARGE);
+}
+
+/* Samples so long that blocks have fewer rows, up to those of which a block holds one; then an error. */
+static void test_lengths(void **state)
+{
+    (void)state;
+    static const int32_t lengths[] = {700, 1500, 3000, 5000};
+    rng r = {3};
+    worst w = {0};
+    for (int c = 0; c < 4; c++) {
+        enum { E = 4, N = 3 };
+        const int32_t T = lengths[c];
+        const size_t P = (size_t)KS_PADDED(T);
+        const ks_attention at = {.H = 1, .G = 1, .E = E, .scale = 0.5f};
+        float *x[3], *d[3], da[N * E], twin[N * E];
+        float *logp = malloc((size_t)T * P * sizeof *logp), *out = malloc((size_t)T * E * sizeof *out);
+        for (int i = 0; i < 3; i++) {
+            x[i] = rng_floats(&r, (size_t)T * E, 1);
+            d[i] = rng_floats(&r, N * E, 0.1);
+        }
+        int32_t pos[N] = {T / 3, T - 2, T - 1};
+        const ks_attention_item item = {.T = T};
+        const ks_branch_item branch = {.trunk = item, .in_pos = pos, .n_in = N, .out_pos = pos, .n_out = N};
+        const ks_k_branch k = {.trunk = {.T = T}, .n_in = N, .n_out = N, .edge_start = -1, .heads = -1};
+        assert_int_equal(cpu.b->attention(cpu.dev[0], out, logp, x[0], x[1], x[2], &item, 1, &at), 0);
+        assert_int_equal(cpu.b->attention_diff(cpu.dev[0], twin, d[0], d[1], d[2], x[0], x[1], x[2], logp, &branch, 1, &at), 0);
+        assert_int_equal(ks_k_attention_diff(da, d[0], d[1], d[2], x[0], x[1], x[2], logp, &k, pos, 1, T, N, 1, 1, E, 0, at.scale, NULL),
+                         0);
+        compare(&w, da, twin, N, E, "long");
+        free(logp), free(out);
+        for (int i = 0; i < 3; i++) free(x[i]), free(d[i]);
+    }
+    assert_below("effects in long samples", &w, KS_TOLERANCE_SINK);
+    /* Nothing is touched before the refusal. */
+    assert_int_not_equal(
+        ks_k_attention_diff(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1, 1 << 20, 1, 1, 1, 8, 0, 1, NULL), 0);
+    assert_int_not_equal(ks_k_attention(NULL, NULL, NULL, NULL, NULL, NULL, 1, 1 << 20, 1, 1, 8, 0, 1, NULL), 0);
+    assert_int_equal(ks_k_attention_diff(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 8, 1, 1, 1, 8, 0, 1, NULL), 0);
+}
+
+static void test_edge_weights(void **state)
+{
+    (void)state;
+    rng r = {4};
+    worst w = {0};
+    for (int c = 0; c < 20; c++) {
+        batch b = batch_new(&r, SHAPES[c % N_SHAPES], 1 + (int32_t)rng_below(&r, 60), -1, 0, c % 2);
+        const size_t n = c ? rng_below(&r, 2000) : 0;
+        const int s = c % SAMPLES;
+        int32_t *pairs = device_new(NULL, 2 * n * sizeof *pairs);
+        double *got = device_new(NULL, (size_t)b.at.H * sizeof *got), *twin = device_new(NULL, (size_t)b.at.H * sizeof *twin);
+        for (size_t i = 0; i < 2 * n; i++) pairs[i] = (int32_t)rng_below(&r, (size_t)b.sample[s].T);
+        assert_int_equal(cpu.b->edge_weights(cpu.dev[0], twin, b.logp, &b.sample[s], pairs, pairs + n, n, &b.at), 0);
+        assert_int_equal(ks_k_edge_weights(got, b.logp, &b.k_sample[s], pairs, n, b.at.H, b.at.window, NULL), 0);
+        for (int32_t h = 0; h < b.at.H; h++) worst_of(&w, relative(got[h], (long double)twin[h]), "case %d, %zu pairs", c, n);
+        free(pairs), free(got), free(twin);
+        batch_free(&b);
+    }
+    assert_below("weights of edges", &w, KS_TOLERANCE_MEASURE);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    devices_open(&cpu);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    devices_close(&cpu);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_states),
+        cmocka_unit_test(test_effects),
+        cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_edge_weights),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

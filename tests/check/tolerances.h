@@ -1,0 +1,21 @@
+/* tolerances.h - how far kernels may lie from their CPU twins: the grade that the twins themselves are held to against long double
+ * (tests/unit/test_attention.c, test_measures.c). Largest relative errors of a row in the Euclidean norm; beside each what was measured. */
+#ifndef KS_TESTS_CHECK_TOLERANCES_H
+#define KS_TESTS_CHECK_TOLERANCES_H
+
+/* norm, norm_diff; activate, activate_diff. All else of rows is the same bits. */
+#define KS_TOLERANCE_NORM 1e-7
+#define KS_TOLERANCE_ACTIVATE 1e-6
+
+/* attention, attention_diff */
+#define KS_TOLERANCE_STATE 2e-6
+#define KS_TOLERANCE_LOGP 2e-6   /* of 1 + |logp| */
+#define KS_TOLERANCE_DIFF 2e-6   /* |ds| <= 1 or so */
+#define KS_TOLERANCE_SINK 1.5e-5 /* one key has nearly all weight, or E = 1: a head's output may nearly cancel */
+#define KS_TOLERANCE_LARGE 1e-4  /* |ds| beyond 1000, of which fp32 holds no more digits */
+
+/* measure, baseline, edge_weights */
+#define KS_TOLERANCE_MEASURE 1e-12
+#define KS_TOLERANCE_MEASURE_FAR 1e-9 /* logits change by hundreds: their rounding alone is that much */
+
+#endif
