@@ -80,7 +80,7 @@ static const char *kernel_name;
 static const std::function<void()> *kernel_body;
 static unsigned left, at_block; /* threads that have not ended; that wait at the block's barrier */
 static uint64_t launch_number, random_state = 1;
-static bool seeded;
+static bool seeded, skewed; /* skewed: in this block warps run ahead of others as far as they can */
 
 uint3 *thread_index;
 uint3 block_index;
@@ -224,6 +224,21 @@ static void make_ready(thread *t)
     ready.push_back(t->number);
 }
 
+/* All threads; by warps in random order, which matters where the block is skewed. */
+static void make_all_ready()
+{
+    unsigned warps[32];
+    const unsigned n = (unsigned)(threads.size() + 31) / 32;
+    for (unsigned w = 0; w < n; w++) {
+        const size_t at = random_below(w + 1);
+        warps[w] = warps[at];
+        warps[at] = w;
+    }
+    for (unsigned w = 0; w < n; w++) {
+        for (unsigned i = warps[w] * 32; i < std::min<size_t>(warps[w] * 32 + 32, threads.size()); i++) make_ready(&threads[i]);
+    }
+}
+
 static bool same_place(const char *a, const char *b)
 {
     return a == b || !strcmp(a, b);
@@ -238,7 +253,7 @@ void block_barrier(const char *where)
         for (thread &t : threads) {
             if (!same_place(t.where, where)) fail_divergent();
         }
-        for (thread &t : threads) make_ready(&t);
+        make_all_ready();
         at_block = 0;
     }
     to_scheduler(false);
@@ -399,14 +414,16 @@ static void run_block()
                 t->index.y = y;
                 t->index.z = z;
                 t->number = i;
-                make_ready(t);
             }
         }
     }
     left = n;
     at_block = 0;
+    skewed = random_below(2);
+    make_all_ready();
     while (!ready.empty()) {
-        const size_t at = random_below(ready.size());
+        const size_t some = skewed ? std::min<size_t>(32, ready.size()) : ready.size();
+        const size_t at = ready.size() - 1 - random_below(some);
         thread *t = &threads[ready[at]];
         ready[at] = ready.back();
         ready.pop_back();

@@ -2,8 +2,9 @@
  *
  * Included by kernels/launch.h where the compiler is not nvcc, after cuda_runtime.h (the toolkit's or stand_in/'s). Every thread of a block
  * is a fiber. The threads of a block, and the blocks of a grid, run one at a time in an order shuffled by a seed; a thread runs until it
- * waits at a barrier, so that a missing barrier gives wrong results with almost every seed. Shared memory of either kind is filled with NaN
- * bytes (0xff) before each block and ends with a guard that is looked at after it (under ASan: its red zone).
+ * waits at a barrier, in half of the blocks warp after warp, so that a missing barrier gives wrong results with almost every seed. Shared
+ * memory of either kind is filled with NaN bytes (0xff) before each block and ends with a guard that is looked at after it (under
+ * ASan: its red zone).
  *
  * Not as on a GPU: a launch has run when KS_LAUNCH returns (but see `submit`); code between two barriers is never interrupted, so races
  * within it show only where the order of whole threads matters; exited threads do not count as arrived at a barrier, as the programming

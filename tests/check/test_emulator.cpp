@@ -64,6 +64,33 @@ static void test_missing_barrier_shows(void **)
     }
 }
 
+/* Shared memory that is written again before all have read it: only a warp that runs ahead of others shows it. */
+static __global__ void sums_in_a_row(float *y, int n)
+{
+    KS_SHARED(float, part, [32]);
+    for (int i = 0; i < n; i++) {
+        float v = (float)i;
+        for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
+        if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+        __syncthreads();
+        v = 0;
+        for (unsigned w = 0; w < blockDim.x / 32; w++) v += part[w];
+        if (v != (float)(i * (int)blockDim.x)) y[blockIdx.x] = 1; /* here one barrier is missing */
+    }
+}
+
+static void test_missing_second_barrier_shows(void **)
+{
+    for (uint64_t s = 1; s <= SEEDS; s++) {
+        float y[20] = {0};
+        int wrong = 0;
+        ks_emu::seed(s);
+        KS_LAUNCH(sums_in_a_row, 20, 256, 0, nullptr, y, 4);
+        for (float v : y) wrong += v != 0;
+        assert_true(wrong > 0);
+    }
+}
+
 /* ---- indices of three dimensions; order of threads and blocks ---- */
 
 static __global__ void indices(int *y, int *order, int *next)
@@ -366,6 +393,7 @@ int main()
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_barrier),
         cmocka_unit_test(test_missing_barrier_shows),
+        cmocka_unit_test(test_missing_second_barrier_shows),
         cmocka_unit_test(test_indices_and_order),
         cmocka_unit_test(test_warp_operations),
         cmocka_unit_test(test_shared_is_poisoned_for_each_block),
