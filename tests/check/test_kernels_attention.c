@@ -253,6 +253,64 @@ static void test_effects(void **state)
     assert_below("effects, |ds| > 1 somewhere", &w[2], KS_TOLERANCE_LARGE);
 }
 
+/* The last query of T sees scores `score` and their changes `ds`; key `removed` is knocked out (-1: none). */
+static void special(worst *w, int32_t T, const float *score, const float *ds, int32_t removed, const char *what)
+{
+    enum { E = 4 };
+    const ks_attention at = {.H = 1, .G = 1, .E = E, .scale = 1};
+    rng r = {5};
+    float *q = calloc((size_t)T * E, sizeof *q), *k = calloc((size_t)T * E, sizeof *k), *v = rng_floats(&r, (size_t)T * E, 1);
+    float *dk = calloc((size_t)T * E, sizeof *dk), *dv = calloc((size_t)T * E, sizeof *dv);
+    float *out = malloc((size_t)T * E * sizeof *out), *logp = malloc((size_t)(T * KS_PADDED(T)) * sizeof *logp), da[E], twin[E];
+    /* In the lists: positions, the start of each query's edges, the edge. */
+    int32_t *lists = calloc((size_t)(2 * T + 2), sizeof *lists), *start = lists + T;
+    for (int32_t j = 0; j < T; j++) {
+        q[j * E] = 1;
+        k[j * E] = score[j];
+        dk[j * E] = ds[j];
+        lists[j] = j;
+    }
+    start[T] = removed >= 0;
+    start[T + 1] = removed;
+    const ks_edges edges = {start, start + T + 1};
+    const ks_attention_item item = {.T = T};
+    const ks_branch_item branch = {
+        .trunk = item, .in_pos = lists, .n_in = T - 1, .out_pos = lists + T - 1, .n_out = 1, .edges = &edges, .kind = KS_KNOCKOUT};
+    const ks_k_branch b = {.trunk = {.T = T},
+                           .n_in = T - 1,
+                           .n_out = 1,
+                           .out_pos = T - 1,
+                           .edge_start = T,
+                           .edge_keys = 2 * T + 1,
+                           .heads = -1,
+                           .kind = KS_KNOCKOUT};
+    assert_int_equal(cpu.b->attention(cpu.dev[0], out, logp, q, k, v, &item, 1, &at), 0);
+    assert_int_equal(cpu.b->attention_diff(cpu.dev[0], twin, NULL, dk, dv, q, k, v, logp, &branch, 1, &at), 0);
+    assert_int_equal(ks_k_attention_diff(da, NULL, dk, dv, q, k, v, logp, &b, lists, 1, T, 1, 1, 1, E, 0, at.scale, NULL), 0);
+    compare(w, da, twin, 1, E, what);
+    free(q), free(k), free(v), free(dk), free(dv), free(out), free(logp), free(lists);
+}
+
+/* Rows that the plain formulas lose; where random batches seldom come. */
+static void test_special_rows(void **state)
+{
+    (void)state;
+    enum { T = 1000 };
+    float score[T] = {0}, ds[T] = {0};
+    worst w = {0};
+    ds[0] = 50; /* one key takes all from a thousand equal ones */
+    special(&w, T, score, ds, -1, "little is left");
+    ds[0] = 0;
+    score[0] = 100; /* the rest of what is removed is below the smallest normal float */
+    for (int j = 1; j < T; j++) score[j] = (float)(j % 7);
+    special(&w, T, score, ds, 0, "nearly all is removed");
+    score[0] = -40; /* a removed key of no weight moves a lot, the others hardly */
+    ds[0] = 100;
+    for (int j = 1; j < T; j++) ds[j] = 1e-9f * (float)(j % 11);
+    special(&w, T, score, ds, 0, "a removed key rises");
+    assert_below("special rows", &w, KS_TOLERANCE_DIFF);
+}
+
 /* Samples so long that blocks have fewer rows, up to those of which a block holds one; then an error. */
 static void test_lengths(void **state)
 {
@@ -329,10 +387,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_states),
-        cmocka_unit_test(test_effects),
-        cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_edge_weights),
+        cmocka_unit_test(test_states),  cmocka_unit_test(test_effects),      cmocka_unit_test(test_special_rows),
+        cmocka_unit_test(test_lengths), cmocka_unit_test(test_edge_weights),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
