@@ -52,7 +52,7 @@ static int measure_speed(const ks_task *t, const ks_config *cfg, double *flops_p
     const size_t D = (size_t)a->D, F = (size_t)a->F;
     const ks_backend *be = NULL;
     ks_device *dev = NULL;
-    float *x = NULL, *y = NULL;
+    float *x = NULL, *y = NULL, last;
     const ks_layer *layer = ks_model_layer(t->model, 0);
     double best = 0;
     KS_TRY(ks_backend_find(&be, ks_backend_names[cfg->backend]));
@@ -63,6 +63,7 @@ static int measure_speed(const ks_task *t, const ks_config *cfg, double *flops_p
     for (int i = 0; i < 3; i++) { /* the first one also touches memory */
         const double begin = ks_seconds();
         KS_TRY(be->linear(dev, y, F, x, D, &layer->up, NULL, ROWS, false, KS_GRADE_FULL));
+        KS_TRY(be->download(dev, &last, y, 1)); /* waits until it is done */
         const double speed = 2.0 * ROWS * (double)D * (double)F / (ks_seconds() - begin);
         if (speed > best) best = speed;
     }

@@ -6,7 +6,8 @@
  * branch - trunk at one token, exactly to fp32 relative to itself.
  *
  * Memory: `float *` arguments are device arrays from `alloc`, dense and row-major unless a leading dimension is given.
- * Index arrays, items and results of measures are host memory. Weights are provider memory (model/weights.h).
+ * Index arrays, items and results of measures are host memory, read before the call returns. Weights (matrices, biases, norms) are provider
+ * memory (model/weights.h); a backend may keep copies of them until `forget`. One thread at a time uses a device.
  * Every function returns KS_OK or KS_EMACHINE. A row's result does not depend on what else is in the batch. */
 #ifndef KS_COMPUTE_BACKEND_H
 #define KS_COMPUTE_BACKEND_H
@@ -25,12 +26,15 @@ typedef struct ks_device ks_device; /* one device (or one pool of CPU threads) a
 typedef struct ks_device_options {
     int threads;     /* CPU threads, >= 1 */
     const char *isa; /* CPU: "generic", "avx2", "avx512"; NULL: KS_CPU_ISA from the environment, else the best there is */
+    int local_rank;  /* CUDA: number of this rank on its host; modulo the number of GPUs it is the GPU's number */
+    size_t weights;  /* CUDA: bytes of weights that are kept on the device; 0: as many as fit */
 } ks_device_options;
 
-/* How the operand X of a product is treated. */
+/* How much of the operand X of a product counts. A backend may keep more than the grade asks for. */
 enum {
-    KS_GRADE_FULL, /* fp32 grade: states always, effects with `precision: full` */
-    KS_GRADE_FAST, /* X rounded to bf16 (nearest even) first: effects in the layers with `precision: fast` */
+    KS_GRADE_STATE, /* all of fp32: states, and whatever goes through the head */
+    KS_GRADE_FULL,  /* at least 16 bits (cpu: all of fp32): effects with `precision: full`, whose error is relative to themselves */
+    KS_GRADE_FAST,  /* X rounded to bf16 (nearest even) first: effects in the layers with `precision: fast` */
 };
 
 /* What norms of states leave for norms of effects. */
@@ -113,6 +117,7 @@ typedef struct ks_backend {
     int (*copy)(ks_device *dev, float *dst, const float *src, size_t n);
     int (*download)(ks_device *dev, float *host, const float *src, size_t n);
     int (*upload)(ks_device *dev, float *dst, const float *host, size_t n);
+    void (*forget)(ks_device *dev); /* weights used so far may change or go: no copy of them is used any more */
 
     /* y[r] = embedding[ids[r]] * scale, [R, D]. */
     int (*embed)(ks_device *dev, float *y, const ks_tensor *embedding, const int32_t *ids, size_t R, float scale);
@@ -131,7 +136,7 @@ typedef struct ks_backend {
                      const int64_t *x_rows, size_t n, size_t D, const ks_norm *p);
 
     /* Rotates in place the first `dim` of each head's E values, pairs (i, i + dim/2), row r at angle row table_rows[r] of cos, sin
-     * [.., dim/2] (host). Linear, so the same for states and effects. x [n, heads * E]. */
+     * [.., dim/2] (device). Linear, so the same for states and effects. x [n, heads * E]. */
     int (*rope)(ks_device *dev, float *x, size_t n, size_t heads, size_t E, size_t dim, const float *cos_t, const float *sin_t,
                 const int64_t *table_rows);
 

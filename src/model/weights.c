@@ -85,6 +85,11 @@ int64_t ks_weights_predict(const ks_model *m, int source)
     return bytes;
 }
 
+bool ks_weights_stay(const ks_weights *w)
+{
+    return w->source == KS_WEIGHTS_RESIDENT;
+}
+
 int64_t ks_weights_bytes(const ks_weights *w)
 {
     return ks_weights_predict(w->m, w->source);

@@ -22,6 +22,8 @@ enum { KS_WEIGHTS_RESIDENT, KS_WEIGHTS_STREAMED };
 
 /* m must outlive *out. */
 int ks_weights_open(ks_weights **out, const ks_model *m, int source);
+/* Whether what is acquired stays in its place, as it is, after its release too (resident weights, until the model is closed). */
+bool ks_weights_stay(const ks_weights *w);
 
 /* Bytes of memory that the processes of a host share to stream a model together. */
 size_t ks_weights_shared_bytes(const ks_model *m);

@@ -63,7 +63,7 @@ int ks_unit_branches(ks_branches **out, const ks_problem *problem, const ks_unit
 int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a)
 {
     const int64_t Q = (int64_t)a->H * a->E, KV = (int64_t)a->G * a->E, D = a->D, F = a->F;
-    const int64_t trunk = s->trunk_rows * (3 * D + 4 + Q + 2 * KV + 2 * F) + s->logp;
+    const int64_t trunk = s->trunk_rows * (3 * D + a->rope.dim + 4 + Q + 2 * KV + 2 * F) + s->logp;
     const int64_t work = max64(s->trunk_rows, s->chunk_rows);
     const int64_t scratch = work * (2 * D + 2 * Q + 2 * KV + 2 * F);
     const int64_t head = (s->base_rows + s->measure_chunk) * ((int64_t)a->V + D);

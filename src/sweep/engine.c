@@ -42,22 +42,22 @@ static int trunk_layer(ks_pass *p, const ks_layer *w)
     const ks_attention at = attention_of(a, p->layer);
 
     KS_TRY(be->norm(dev, p->x, &p->tape1, p->h, NULL, N, D, &n1));
-    KS_TRY(be->linear(dev, p->q, Q, p->x, D, &w->q, w->q_bias, N, false, KS_GRADE_FULL));
-    KS_TRY(be->linear(dev, p->k, KV, p->x, D, &w->k, w->k_bias, N, false, KS_GRADE_FULL));
-    KS_TRY(be->linear(dev, p->v, KV, p->x, D, &w->v, w->v_bias, N, false, KS_GRADE_FULL));
+    KS_TRY(be->linear(dev, p->q, Q, p->x, D, &w->q, w->q_bias, N, false, KS_GRADE_STATE));
+    KS_TRY(be->linear(dev, p->k, KV, p->x, D, &w->k, w->k_bias, N, false, KS_GRADE_STATE));
+    KS_TRY(be->linear(dev, p->v, KV, p->x, D, &w->v, w->v_bias, N, false, KS_GRADE_STATE));
     KS_TRY(be->rope(dev, p->q, N, (size_t)a->H, E, rot, p->cos_t, p->sin_t, p->trunk_row));
     KS_TRY(be->rope(dev, p->k, N, (size_t)a->G, E, rot, p->cos_t, p->sin_t, p->trunk_row));
     KS_TRY(be->attention(dev, p->da, p->logp, p->q, p->k, p->v, p->trunk_items, p->n_units, &at));
     if (last) KS_TRY(be->gather(dev, p->dq, p->da, rows, n, Q));
-    KS_TRY(be->linear(dev, p->t, D, last ? p->dq : p->da, Q, &w->o, w->o_bias, n, false, KS_GRADE_FULL));
+    KS_TRY(be->linear(dev, p->t, D, last ? p->dq : p->da, Q, &w->o, w->o_bias, n, false, KS_GRADE_STATE));
     KS_TRY(be->copy(dev, p->h1, p->h, N * D));
     KS_TRY(be->scatter_add(dev, p->h1, p->t, rows, n, D));
 
     KS_TRY(be->norm(dev, p->x, &p->tape2, p->h1, rows, n, D, &n2));
-    if (a->gated) KS_TRY(be->linear(dev, p->g, F, p->x, D, &w->gate, w->gate_bias, n, false, KS_GRADE_FULL));
-    KS_TRY(be->linear(dev, p->u, F, p->x, D, &w->up, w->up_bias, n, false, KS_GRADE_FULL));
+    if (a->gated) KS_TRY(be->linear(dev, p->g, F, p->x, D, &w->gate, w->gate_bias, n, false, KS_GRADE_STATE));
+    KS_TRY(be->linear(dev, p->u, F, p->x, D, &w->up, w->up_bias, n, false, KS_GRADE_STATE));
     KS_TRY(be->activate(dev, p->du, a->gated ? p->g : NULL, p->u, n, F, a->act));
-    KS_TRY(be->linear(dev, p->t, D, p->du, F, &w->down, w->down_bias, n, false, KS_GRADE_FULL));
+    KS_TRY(be->linear(dev, p->t, D, p->du, F, &w->down, w->down_bias, n, false, KS_GRADE_STATE));
     KS_TRY(be->copy(dev, p->h2, p->h1, N * D));
     KS_TRY(be->scatter_add(dev, p->h2, p->t, rows, n, D));
 done:
@@ -260,6 +260,7 @@ static int run_layer(ks_pass *p)
     p->h = p->h2;
     p->h2 = old;
 done:
+    if (held && !ks_weights_stay(p->job->weights)) p->job->backend->forget(p->job->device);
     if (held) ks_weights_release(p->job->weights, p->layer);
     return rc;
 }

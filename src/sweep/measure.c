@@ -25,7 +25,8 @@ static int head(ks_pass *p, float *y, const float *x, size_t n)
         ks_tensor rows;
         int64_t first = 0;
         KS_TRY(ks_weights_acquire_head(w, b, &rows, &first));
-        rc = p->job->backend->linear(p->job->device, y + first, (size_t)p->a->V, x, (size_t)p->a->D, &rows, NULL, n, false, KS_GRADE_FULL);
+        rc = p->job->backend->linear(p->job->device, y + first, (size_t)p->a->V, x, (size_t)p->a->D, &rows, NULL, n, false, KS_GRADE_STATE);
+        if (!ks_weights_stay(w)) p->job->backend->forget(p->job->device);
         ks_weights_release_head(w, b);
         if (rc) break;
     }

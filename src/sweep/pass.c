@@ -14,7 +14,7 @@ typedef struct device_array {
     int64_t n;
 } device_array;
 
-enum { DEVICE_ARRAYS = 26 };
+enum { DEVICE_ARRAYS = 28 };
 
 static void list_arrays(ks_pass *p, device_array out[DEVICE_ARRAYS])
 {
@@ -26,6 +26,8 @@ static void list_arrays(ks_pass *p, device_array out[DEVICE_ARRAYS])
         {&p->h, N * D},
         {&p->h1, N * D},
         {&p->h2, N * D},
+        {&p->cos_t, N * (a->rope.dim / 2)},
+        {&p->sin_t, N * (a->rope.dim / 2)},
         {&p->tape1.mean, mean},
         {&p->tape1.inv_rms, N},
         {&p->tape2.mean, mean},
@@ -67,8 +69,6 @@ void ks_pass_free(ks_pass *p)
     }
     free(p->units);
     free(p->branches);
-    free(p->cos_t);
-    free(p->sin_t);
     free(p->trunk_row);
     free(p->base_of);
     free(p->base_trunk);
@@ -128,9 +128,6 @@ done:
 static int make_host_arrays(ks_pass *p)
 {
     int rc = KS_OK;
-    const size_t half = (size_t)p->a->rope.dim / 2;
-    KS_NEW(p->cos_t, (size_t)p->size.trunk_rows * half);
-    KS_NEW(p->sin_t, (size_t)p->size.trunk_rows * half);
     KS_NEW(p->trunk_row, p->size.trunk_rows);
     KS_NEW(p->base_of, p->size.trunk_rows);
     KS_NEW(p->base_trunk, p->size.base_rows);
@@ -142,7 +139,6 @@ static int make_host_arrays(ks_pass *p)
         const pass_unit *u = &p->units[i];
         const int64_t row0 = u->item.row0;
         p->trunk_items[i] = u->item;
-        KS_TRY(ks_rope_tables(p->a, u->g->T, p->cos_t + (size_t)row0 * half, p->sin_t + (size_t)row0 * half));
         for (int32_t t = 0; t < u->g->T; t++) {
             p->trunk_row[row0 + t] = row0 + t;
             const bool measured = u->all_positions || t == u->g->T - 1;
@@ -172,6 +168,24 @@ done:
     return rc;
 }
 
+/* Each sample has tables of its own: their values may depend on its length. */
+static int upload_rope(ks_pass *p)
+{
+    int rc = KS_OK;
+    const size_t half = (size_t)p->a->rope.dim / 2, n = (size_t)p->size.trunk_rows * half;
+    float *tables = NULL;
+    KS_NEW(tables, 2 * n);
+    for (size_t i = 0; i < p->n_units; i++) {
+        const size_t at = (size_t)p->units[i].item.row0 * half;
+        KS_TRY(ks_rope_tables(p->a, p->units[i].g->T, tables + at, tables + n + at));
+    }
+    KS_TRY(p->job->backend->upload(p->job->device, p->cos_t, tables, n));
+    KS_TRY(p->job->backend->upload(p->job->device, p->sin_t, tables + n, n));
+done:
+    free(tables);
+    return rc;
+}
+
 int ks_pass_new(ks_pass **out, const ks_job *job, const ks_unit *units, size_t n, const ks_sink *sink)
 {
     int rc = KS_OK;
@@ -188,6 +202,7 @@ int ks_pass_new(ks_pass **out, const ks_job *job, const ks_unit *units, size_t n
     KS_TRY(place_branches(p));
     KS_TRY(make_host_arrays(p));
     KS_TRY(make_device_arrays(p));
+    KS_TRY(upload_rope(p));
 done:
     if (rc) ks_pass_free(p);
     else *out = p;

@@ -37,7 +37,6 @@ typedef struct ks_pass {
     size_t n_branches;
 
     /* Host. */
-    float *cos_t, *sin_t;           /* [trunk_rows, rope.dim/2] */
     int64_t *trunk_row;             /* [trunk_rows] 0, 1, 2 ... */
     int64_t *base_of;               /* [trunk_rows] its place among the measured rows, -1: not measured */
     int64_t *base_trunk;            /* [base_rows] */
@@ -50,6 +49,7 @@ typedef struct ks_pass {
     /* Device; N trunk rows, R branch rows. */
     float *arena;              /* holds all that follow */
     float *h, *h1, *h2;        /* [N, D] before the layer, after attention, after the layer */
+    float *cos_t, *sin_t;      /* [N, rope.dim/2] */
     ks_norm_tape tape1, tape2; /* [N] */
     float *q, *k, *v, *logp;   /* [N, H*E] [N, G*E] [N, G*E] */
     float *g, *u;              /* [N, F] MLP pre-activations; in the last layer rows are measured rows */

@@ -79,6 +79,7 @@ int ks_work(const ks_task *t, const ks_backend *be, ks_device *dev, ks_weights *
     }
 done:
     free(packer.wire.data);
+    be->forget(dev); /* the model may be closed next */
     if (rc && !ks_comm_broken()) ks_comm_fail(rc);
     return rc;
 }
