@@ -171,7 +171,8 @@ typedef struct ks_backend {
                    const ks_measure_item *items, size_t n, size_t V);
 } ks_backend;
 
-/* "auto", "cpu", "cuda"; KS_EUSAGE for another name, KS_EMACHINE with a reason when the backend is not there. */
+/* "auto", "cpu", "cuda"; KS_EUSAGE for another name, KS_EMACHINE with a reason when the backend is not there. auto: cuda where a GPU
+ * answers, else cpu, and why (verbose). */
 int ks_backend_find(const ks_backend **out, const char *name);
 
 #endif

@@ -277,6 +277,7 @@ int ks_run(const ks_config *cfg, const char *command_line)
     KS_TRY(ks_comm_agree(root ? prepare(&r) : KS_OK));
     rc = ks_backend_find(&r.backend, ks_backend_names[cfg->backend]);
     if (!rc) rc = r.backend->open(&r.device, &(ks_device_options){.threads = r.threads, .local_rank = ks_comm_local_rank()});
+    if (!rc) ks_log(KS_LOG_DEBUG, "backend %s: %s", r.backend->name, r.backend->describe(r.device));
     KS_TRY(ks_comm_agree(rc));
     KS_TRY(ks_comm_agree(root ? lay_out_former(&r) : KS_OK));
     for (size_t i = 0; i < cfg->n_models && !rc; i++) rc = run_model(&r, i);

@@ -10,6 +10,7 @@ before = ["base"]
 for room in ["input", "model", "plan", "compute", "sweep"]:
     before.append(room)
     may_include[room] = set(before)
+may_include["compute"].add("kernels")  # the CUDA backend's
 may_include["cli"] = {*before, "cli", "analysis"}
 may_include["analysis"] = {"base", "analysis"}
 
@@ -19,6 +20,8 @@ owners = {
     r"cjson/.*": {"src/base/json.h"},
     r"gsl/.*": {"analysis/stats.c"},
     r"pcre2\.h": {"src/input/tokenizer_regex.c"},
+    r"cuda.*\.h|cublas.*\.h": {"src/compute/cuda/gpu_cuda.c"},
+    r"dlfcn\.h": {"src/compute/backend.c"},
     r"utf8proc\.h": {"src/input/tokenizer_unicode.c", "src/input/corpus.c"},
     r"pthread\.h": {"src/compute/cpu/pool.c", "src/model/ring.c", "src/sweep/comm.c", "src/sweep/run.c"},
 }

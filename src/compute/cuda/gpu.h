@@ -1,6 +1,6 @@
-/* gpu.h - all that the CUDA backend's host code asks of a GPU: memory, queues, products. Two implementations: gpu_cuda.c (CUDA runtime and
- * cuBLAS) and, for tests, tests/check/gpu_check.cpp (no GPU: device memory of its own, poisoned with NaN; queues in order; products by the
- * CPU's kernel). Functions return KS_OK or KS_EMACHINE, naming what failed. One thread per ks_gpu. */
+/* gpu.h - all that the CUDA backend's host code asks of a GPU: memory, one queue, products. Two implementations: gpu_cuda.c (CUDA runtime
+ * and cuBLASLt) and, for tests, tests/check/gpu_check.c (no GPU: device memory of its own that host code cannot touch, poisoned with NaN;
+ * products by the CPU's kernel). Functions return KS_OK or KS_EMACHINE, naming what failed. One thread at a time uses a ks_gpu. */
 #ifndef KS_COMPUTE_CUDA_GPU_H
 #define KS_COMPUTE_CUDA_GPU_H
 
@@ -10,32 +10,45 @@
 
 typedef struct ks_gpu ks_gpu;
 
-/* Device number `index` of those that this process may use. KS_EMACHINE with the reason where there is none. */
-int ks_gpu_open(ks_gpu **out, int index);
-void ks_gpu_close(ks_gpu *g);
-const char *ks_gpu_name(const ks_gpu *g);
-void *ks_gpu_stream(ks_gpu *g); /* the compute queue, for kernels */
+enum { KS_GPU_MARKS = 8 };
 
-/* Device memory; pinned host memory. */
+/* KS_OK if this process may use a GPU, else KS_EMACHINE with the reason. */
+int ks_gpu_probe(void);
+
+/* Device number `index` modulo the number of those that this process may use. */
+int ks_gpu_open(ks_gpu **out, int index);
+void ks_gpu_close(ks_gpu *g); /* NULL is fine */
+const char *ks_gpu_name(const ks_gpu *g);
+
+/* Device memory, aligned to 256 bytes; pinned host memory. Freeing waits until the queue is empty. NULL is fine. */
 int ks_gpu_alloc(ks_gpu *g, void **out, size_t bytes);
 void ks_gpu_free(ks_gpu *g, void *p);
 int ks_gpu_alloc_host(ks_gpu *g, void **out, size_t bytes);
 void ks_gpu_free_host(ks_gpu *g, void *p);
+/* Device memory that is free now, and all of it. */
+int ks_gpu_memory(ks_gpu *g, size_t *free_bytes, size_t *all_bytes);
 
-/* In the compute queue. Host memory must be pinned, and stay as it is until ks_gpu_wait or until the mark that follows is reached. */
+/* In the queue. Host memory must be pinned; it stays as it is, and what was downloaded is not there, until ks_gpu_wait, or until
+ * ks_gpu_reach of a mark that was set behind the operation. */
 int ks_gpu_zero(ks_gpu *g, void *p, size_t bytes);
-int ks_gpu_copy(ks_gpu *g, void *dst, const void *src, size_t bytes);        /* device to device */
+int ks_gpu_copy(ks_gpu *g, void *dst, const void *src, size_t bytes); /* device to device */
 int ks_gpu_upload(ks_gpu *g, void *dst, const void *host, size_t bytes);
 int ks_gpu_download(ks_gpu *g, void *host, const void *src, size_t bytes);
 int ks_gpu_wait(ks_gpu *g); /* until the queue is empty */
-/* The error of a kernel's launcher, if any. */
+/* Mark i (0 .. KS_GPU_MARKS - 1) moves to the queue's end; waits until the queue has reached mark i. */
+int ks_gpu_mark(ks_gpu *g, int i);
+int ks_gpu_reach(ks_gpu *g, int i);
+
+/* A kernel's launcher gets its queue from ks_gpu_stream, asked for anew each time, and what it returns goes to ks_gpu_launched at once:
+ * between the two device memory is open to it. */
+void *ks_gpu_stream(ks_gpu *g);
 int ks_gpu_launched(ks_gpu *g, int error, const char *what);
 
-/* y [M, N] (leading dimension ldy, fp32) = or += x [M, K] (bf16, dense) * w [N, K]^T (bf16, leading dimension ldw), accumulated in fp32 by
- * one fixed algorithm per (N, K): a row's bits do not depend on M. */
-int ks_gpu_product_bf16(ks_gpu *g, float *y, size_t ldy, const void *x, const void *w, size_t ldw, size_t M, size_t N, size_t K, bool accumulate);
-/* The same with x (leading dimension ldx) and w (leading dimension ldw) fp32, without TF32. */
-int ks_gpu_product_f32(ks_gpu *g, float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw, size_t M, size_t N, size_t K,
+/* y [M, N] (leading dimension ldy, fp32) = or += x [M, K] (bf16, dense) * w [N, K]^T (bf16, dense), accumulated in fp32 by one fixed
+ * algorithm per (N, K, ldy): a row's bits do not depend on M. x and w aligned as ks_gpu_alloc gives them. M, N, K > 0. */
+int ks_gpu_product_bf16(ks_gpu *g, float *y, size_t ldy, const void *x, const void *w, size_t M, size_t N, size_t K, bool accumulate);
+/* The same with x (leading dimension ldx) and w fp32, without TF32. */
+int ks_gpu_product_f32(ks_gpu *g, float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t M, size_t N, size_t K,
                        bool accumulate);
 
 #endif

@@ -1,0 +1,561 @@
+/* The host side of each operation: its lists and weights go to the device, its kernel or product into the queue. Nothing waits but what
+ * brings a result to the host.
+ *
+ * Products. bf16 weights are multiplied as they are, by tensor cores, with the operand split into bf16 parts: three for states (24 bits),
+ * two for effects (16 bits, relative to the effect), one with KS_GRADE_FAST. Products of bf16 values are exact in fp32, so what is lost is
+ * lost in sums; the smallest part is summed first. f32 weights take plain fp32 products of any grade: splitting both operands would take
+ * six. f16 weights are widened to f32 once: an f16 product would need operands in f16's range, which states leave. */
+#include "compute/cuda/cuda.h"
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "compute/cuda/kept.h"
+#include "kernels/kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    STAGE_BYTES = 4 << 20,   /* of a part of the ring */
+    PART_MAX = 32 << 20,     /* elements of X that are split at once */
+    LANDING_BYTES = 1 << 20, /* pinned, for what comes back */
+    PARTS = 3,
+    SEEN = 4,
+};
+
+/* Host scratch in which the lists of an operation are put together. */
+typedef struct lists {
+    char *v;
+    size_t bytes, room;
+} lists;
+
+struct ks_device {
+    ks_gpu *gpu;
+    ks_stage stage;
+    ks_kept kept;
+    void *part[PARTS]; /* of a split operand */
+    size_t part_bytes[PARTS];
+    void *result; /* on the device, of an operation that returns something to the host */
+    size_t result_bytes;
+    void *landing;
+    lists items, lists; /* of structs, of numbers */
+};
+
+#define LAUNCH(dev, kernel, ...) ks_gpu_launched((dev)->gpu, kernel(__VA_ARGS__, ks_gpu_stream((dev)->gpu)), #kernel)
+
+/* ---- device and memory ---- */
+
+static void cuda_close(ks_device *dev)
+{
+    if (!dev) return;
+    if (dev->gpu) {
+        if (dev->kept.stage) ks_kept_close(&dev->kept);
+        if (dev->stage.gpu) ks_stage_close(&dev->stage);
+        for (int i = 0; i < PARTS; i++) ks_gpu_free(dev->gpu, dev->part[i]);
+        ks_gpu_free(dev->gpu, dev->result);
+        ks_gpu_free_host(dev->gpu, dev->landing);
+        ks_gpu_close(dev->gpu);
+    }
+    free(dev->items.v);
+    free(dev->lists.v);
+    free(dev);
+}
+
+static int cuda_open(ks_device **out, const ks_device_options *options)
+{
+    int rc = KS_OK;
+    ks_device *dev = NULL;
+    size_t free_bytes = 0, all_bytes = 0;
+    KS_NEW(dev, 1);
+    KS_TRY(ks_gpu_open(&dev->gpu, options->local_rank));
+    KS_TRY(ks_gpu_alloc_host(dev->gpu, &dev->landing, LANDING_BYTES));
+    KS_TRY(ks_stage_open(&dev->stage, dev->gpu, STAGE_BYTES));
+    KS_TRY(ks_gpu_memory(dev->gpu, &free_bytes, &all_bytes));
+    ks_kept_open(&dev->kept, &dev->stage, options->weights ? options->weights : free_bytes / 10 * 9);
+done:
+    if (rc) cuda_close(dev);
+    else *out = dev;
+    return rc;
+}
+
+static const char *cuda_describe(const ks_device *dev)
+{
+    return ks_gpu_name(dev->gpu);
+}
+
+/* Arrays go before weights. */
+static int alloc_bytes(ks_device *dev, void **out, size_t bytes)
+{
+    int rc;
+    while ((rc = ks_gpu_alloc(dev->gpu, out, bytes)) && ks_kept_yield(&dev->kept)) {
+    }
+    return rc;
+}
+
+/* *p with room for at least `bytes`; what it held is lost. */
+static int grow(ks_device *dev, void **p, size_t *room, size_t bytes)
+{
+    int rc = KS_OK;
+    if (bytes <= *room) return rc;
+    ks_gpu_free(dev->gpu, *p);
+    *p = NULL;
+    *room = 0;
+    KS_TRY(alloc_bytes(dev, p, bytes));
+    *room = bytes;
+done:
+    return rc;
+}
+
+static int cuda_alloc(ks_device *dev, float **out, size_t n)
+{
+    int rc = KS_OK;
+    void *p = NULL;
+    KS_REQUIRE(n <= SIZE_MAX / sizeof **out / 2, KS_EMACHINE, "an array of %zu floats is more than memory has addresses", n);
+    KS_TRY(alloc_bytes(dev, &p, (n ? n : 1) * sizeof **out));
+    *out = p;
+done:
+    return rc;
+}
+
+static void cuda_free(ks_device *dev, float *p)
+{
+    ks_gpu_free(dev->gpu, p);
+}
+
+static int cuda_zero(ks_device *dev, float *p, size_t n)
+{
+    return n ? ks_gpu_zero(dev->gpu, p, n * sizeof *p) : KS_OK;
+}
+
+static int cuda_copy(ks_device *dev, float *dst, const float *src, size_t n)
+{
+    return n ? ks_gpu_copy(dev->gpu, dst, src, n * sizeof *dst) : KS_OK;
+}
+
+/* Waits for everything before. */
+static int fetch(ks_device *dev, void *host, const void *src, size_t bytes)
+{
+    int rc = KS_OK;
+    for (size_t at = 0, step; at < bytes; at += step) {
+        step = bytes - at < LANDING_BYTES ? bytes - at : LANDING_BYTES;
+        KS_TRY(ks_gpu_download(dev->gpu, dev->landing, (const char *)src + at, step));
+        KS_TRY(ks_gpu_wait(dev->gpu));
+        memcpy((char *)host + at, dev->landing, step);
+    }
+done:
+    return rc;
+}
+
+static int cuda_download(ks_device *dev, float *host, const float *src, size_t n)
+{
+    return fetch(dev, host, src, n * sizeof *host);
+}
+
+static int cuda_upload(ks_device *dev, float *dst, const float *host, size_t n)
+{
+    return ks_stage_copy(&dev->stage, dst, host, n * sizeof *dst);
+}
+
+static void cuda_forget(ks_device *dev)
+{
+    ks_kept_forget(&dev->kept);
+}
+
+/* ---- lists ---- */
+
+/* Room for `bytes` more at *at; valid until the next call. */
+static int extend(lists *l, size_t bytes, void *at)
+{
+    int rc = KS_OK;
+    if (l->bytes + bytes > l->room) {
+        const size_t room = 2 * l->room + bytes;
+        char *v;
+        KS_GET(v, ks_realloc(l->v, room, 1));
+        l->v = v;
+        l->room = room;
+    }
+    *(void **)at = l->v + l->bytes;
+    l->bytes += bytes;
+done:
+    return rc;
+}
+
+/* Numbers into the lists; *offset: where, in numbers. */
+static int append(lists *l, const int32_t *v, size_t n, int32_t *offset)
+{
+    int rc = KS_OK;
+    int32_t *to = NULL;
+    KS_REQUIRE(l->bytes / sizeof *v + n <= INT32_MAX, KS_EMACHINE, "one chunk of branches has lists of more than %d numbers", INT32_MAX);
+    *offset = (int32_t)(l->bytes / sizeof *v);
+    KS_TRY(extend(l, n * sizeof *v, &to));
+    if (n) memcpy(to, v, n * sizeof *v);
+done:
+    return rc;
+}
+
+static int put1(ks_device *dev, const int64_t *rows, size_t n, const int64_t **out)
+{
+    ks_piece p = {rows, n * sizeof *rows, NULL};
+    const int rc = ks_stage_put(&dev->stage, &p, 1);
+    *out = p.device;
+    return rc;
+}
+
+static int put2(ks_device *dev, const int64_t *a, const int64_t *b, size_t n, const int64_t **out_a, const int64_t **out_b)
+{
+    ks_piece p[] = {{a, n * sizeof *a, NULL}, {b, n * sizeof *b, NULL}};
+    const int rc = ks_stage_put(&dev->stage, p, 2);
+    *out_a = p[0].device;
+    *out_b = p[1].device;
+    return rc;
+}
+
+static ks_k_sample sample_of(const ks_attention_item *i)
+{
+    return (ks_k_sample){.row0 = i->row0, .logp = i->logp, .T = i->T};
+}
+
+/* ---- rows ---- */
+
+/* The matrix stays on the host: a pass reads one row of it a token, and on the device it would take the place of several layers. */
+static int cuda_embed(ks_device *dev, float *y, const ks_tensor *embedding, const int32_t *ids, size_t R, float scale)
+{
+    static const int types[] = {[KS_BF16] = KS_K_BF16, [KS_F16] = KS_K_F16, [KS_F32] = KS_K_F32};
+    int rc = KS_OK;
+    const size_t D = (size_t)embedding->cols, size = ks_dtype_size(embedding->dtype), row = D * size;
+    const size_t most = STAGE_BYTES / 2 / (row + sizeof(int32_t)) + 1;
+    for (size_t r = 0; r < R; r += most) {
+        const size_t n = R - r < most ? R - r : most;
+        char *rows = NULL;
+        int32_t *order = NULL;
+        dev->items.bytes = dev->lists.bytes = 0;
+        KS_TRY(extend(&dev->items, n * row, &rows));
+        KS_TRY(extend(&dev->lists, n * sizeof *order, &order));
+        for (size_t i = 0; i < n; i++) {
+            memcpy(rows + i * row, (const char *)embedding->data + (size_t)ids[r + i] * (size_t)embedding->ld * size, row);
+            order[i] = (int32_t)i;
+        }
+        ks_piece p[] = {{rows, n * row, NULL}, {order, n * sizeof *order, NULL}};
+        KS_TRY(ks_stage_put(&dev->stage, p, 2));
+        KS_TRY(LAUNCH(dev, ks_k_embed, y + r * D, p[0].device, types[embedding->dtype], p[1].device, n, D, scale));
+    }
+done:
+    return rc;
+}
+
+static int cuda_gather(ks_device *dev, float *y, const float *x, const int64_t *rows, size_t n, size_t D)
+{
+    int rc = KS_OK;
+    const int64_t *at;
+    if (!n) return rc;
+    KS_TRY(put1(dev, rows, n, &at));
+    KS_TRY(LAUNCH(dev, ks_k_gather, y, x, at, n, D));
+done:
+    return rc;
+}
+
+static int cuda_scatter_add(ks_device *dev, float *x, const float *y, const int64_t *rows, size_t n, size_t D)
+{
+    int rc = KS_OK;
+    const int64_t *at;
+    if (!n) return rc;
+    KS_TRY(put1(dev, rows, n, &at));
+    KS_TRY(LAUNCH(dev, ks_k_scatter_add, x, y, at, n, D));
+done:
+    return rc;
+}
+
+static int cuda_round_diff(ks_device *dev, float *d, const int64_t *d_rows, const float *x, const int64_t *x_rows, size_t n, size_t D)
+{
+    int rc = KS_OK;
+    const int64_t *d_at, *x_at;
+    if (!n) return rc;
+    KS_TRY(put2(dev, d_rows, x_rows, n, &d_at, &x_at));
+    KS_TRY(LAUNCH(dev, ks_k_round_diff, d, d_at, x, x_at, n, D));
+done:
+    return rc;
+}
+
+static int cuda_rope(ks_device *dev, float *x, size_t n, size_t heads, size_t E, size_t dim, const float *cos_t, const float *sin_t,
+                     const int64_t *table_rows)
+{
+    int rc = KS_OK;
+    const int64_t *at;
+    if (!n) return rc;
+    KS_TRY(put1(dev, table_rows, n, &at));
+    KS_TRY(LAUNCH(dev, ks_k_rope, x, n, heads, E, dim, cos_t, sin_t, at));
+done:
+    return rc;
+}
+
+/* ---- products ---- */
+
+static int cuda_linear(ks_device *dev, float *y, size_t ldy, const float *x, size_t ldx, const ks_tensor *w, const float *bias, size_t M,
+                       bool accumulate, int grade)
+{
+    int rc = KS_OK;
+    const size_t N = (size_t)w->rows, K = (size_t)w->cols;
+    const void *weights = NULL;
+    const float *added = NULL;
+    int type = 0;
+    if (!M || !N) return rc;
+    KS_REQUIRE(K, KS_EMACHINE, "a product of length 0");
+    KS_TRY(ks_kept_matrix(&dev->kept, w, &weights, &type));
+    if (type == KS_K_F32) {
+        KS_TRY(ks_gpu_product_f32(dev->gpu, y, ldy, x, ldx, weights, M, N, K, accumulate));
+    } else {
+        const int parts = grade == KS_GRADE_STATE ? 3 : grade == KS_GRADE_FULL ? 2 : 1;
+        size_t step = PART_MAX / K + 1;
+        if (step > M) step = M;
+        for (int i = 0; i < parts; i++) KS_TRY(grow(dev, &dev->part[i], &dev->part_bytes[i], step * K * sizeof(uint16_t)));
+        for (size_t r = 0; r < M; r += step) {
+            const size_t m = M - r < step ? M - r : step;
+            KS_TRY(LAUNCH(dev, ks_k_split, dev->part[0], parts > 1 ? dev->part[1] : NULL, parts > 2 ? dev->part[2] : NULL, x + r * ldx, ldx,
+                          m, K));
+            for (int i = parts - 1; i >= 0; i--)
+                KS_TRY(ks_gpu_product_bf16(dev->gpu, y + r * ldy, ldy, dev->part[i], weights, m, N, K, accumulate || i < parts - 1));
+        }
+    }
+    KS_TRY(ks_kept_vector(&dev->kept, bias, N, &added));
+    if (added) KS_TRY(LAUNCH(dev, ks_k_add_bias, y, ldy, added, M, N));
+done:
+    return rc;
+}
+
+/* ---- norms and activations ---- */
+
+static int cuda_norm(ks_device *dev, float *y, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D,
+                     const ks_norm *p)
+{
+    int rc = KS_OK;
+    const int64_t *at = NULL;
+    const float *weight, *bias;
+    if (!n) return rc;
+    KS_TRY(ks_kept_vector(&dev->kept, p->weight, D, &weight));
+    KS_TRY(ks_kept_vector(&dev->kept, p->bias, D, &bias));
+    if (rows) KS_TRY(put1(dev, rows, n, &at));
+    KS_TRY(LAUNCH(dev, ks_k_norm, y, tape ? tape->mean : NULL, tape ? tape->inv_rms : NULL, x, at, n, D, p->kind, p->eps, weight, bias));
+done:
+    return rc;
+}
+
+static int cuda_norm_diff(ks_device *dev, float *dy, const float *d, const int64_t *d_rows, const float *x, const ks_norm_tape *tape,
+                          const int64_t *x_rows, size_t n, size_t D, const ks_norm *p)
+{
+    int rc = KS_OK;
+    const int64_t *d_at, *x_at;
+    const float *weight;
+    (void)tape; /* the kernel reads the trunk's row anyway */
+    if (!n) return rc;
+    KS_TRY(ks_kept_vector(&dev->kept, p->weight, D, &weight));
+    KS_TRY(put2(dev, d_rows, x_rows, n, &d_at, &x_at));
+    KS_TRY(LAUNCH(dev, ks_k_norm_diff, dy, d, d_at, x, x_at, n, D, p->kind, p->eps, weight));
+done:
+    return rc;
+}
+
+static int cuda_activate(ks_device *dev, float *a, const float *g, const float *u, size_t n, size_t F, int act)
+{
+    return n ? LAUNCH(dev, ks_k_activate, a, g, u, n, F, act) : KS_OK;
+}
+
+static int cuda_activate_diff(ks_device *dev, float *da, const float *dg, const float *du, const float *g, const float *u,
+                              const int64_t *x_rows, size_t n, size_t F, int act)
+{
+    int rc = KS_OK;
+    const int64_t *at;
+    if (!n) return rc;
+    KS_TRY(put1(dev, x_rows, n, &at));
+    KS_TRY(LAUNCH(dev, ks_k_activate_diff, da, dg, du, g, u, at, n, F, act));
+done:
+    return rc;
+}
+
+/* ---- attention ---- */
+
+static int cuda_attention(ks_device *dev, float *out, float *logp, const float *q, const float *k, const float *v,
+                          const ks_attention_item *items, size_t n, const ks_attention *p)
+{
+    int rc = KS_OK;
+    ks_k_sample *s = NULL;
+    int32_t longest = 0;
+    if (!n) return rc;
+    dev->items.bytes = 0;
+    KS_TRY(extend(&dev->items, n * sizeof *s, &s));
+    for (size_t i = 0; i < n; i++) {
+        s[i] = sample_of(&items[i]);
+        if (s[i].T > longest) longest = s[i].T;
+    }
+    ks_piece piece = {s, n * sizeof *s, NULL};
+    KS_TRY(ks_stage_put(&dev->stage, &piece, 1));
+    KS_TRY(LAUNCH(dev, ks_k_attention, out, logp, q, k, v, piece.device, n, longest, p->H, p->G, p->E, p->window, p->scale));
+done:
+    return rc;
+}
+
+/* Edges and heads are the same for many branches that follow one another: what lies in the lists already. */
+typedef struct seen {
+    const void *host[SEEN];
+    int32_t at[SEEN], more[SEEN];
+    int next;
+} seen;
+
+static bool find(const seen *s, const void *host, int32_t *at, int32_t *more)
+{
+    for (int i = 0; i < SEEN; i++) {
+        if (s->host[i] != host) continue;
+        *at = s->at[i];
+        *more = s->more[i];
+        return true;
+    }
+    return false;
+}
+
+static void remember(seen *s, const void *host, int32_t at, int32_t more)
+{
+    s->host[s->next] = host;
+    s->at[s->next] = at;
+    s->more[s->next] = more;
+    s->next = (s->next + 1) % SEEN;
+}
+
+/* One branch for the kernel, its lists appended. */
+static int flatten(lists *l, seen *edges, seen *heads, const ks_branch_item *item, int32_t H, ks_k_branch *out)
+{
+    int rc = KS_OK;
+    int32_t unused;
+    *out = (ks_k_branch){
+        .trunk = sample_of(&item->trunk),
+        .in_row = item->in_row,
+        .out_row = item->out_row,
+        .q_row = item->q_row,
+        .n_in = item->n_in,
+        .n_out = item->n_out,
+        .edge_start = -1,
+        .heads = -1,
+        .kind = item->kind,
+        .value = item->value,
+    };
+    KS_TRY(append(l, item->in_pos, (size_t)item->n_in, &out->in_pos));
+    KS_TRY(append(l, item->out_pos, (size_t)item->n_out, &out->out_pos));
+    if (item->edges && !find(edges, item->edges, &out->edge_start, &out->edge_keys)) {
+        const int32_t T = item->trunk.T;
+        KS_TRY(append(l, item->edges->start, (size_t)T + 1, &out->edge_start));
+        KS_TRY(append(l, item->edges->key, (size_t)item->edges->start[T], &out->edge_keys));
+        remember(edges, item->edges, out->edge_start, out->edge_keys);
+    }
+    if (item->edges && item->heads && !find(heads, item->heads, &out->heads, &unused)) {
+        int32_t *flags = NULL;
+        out->heads = (int32_t)(l->bytes / sizeof *flags);
+        KS_TRY(extend(l, (size_t)H * sizeof *flags, &flags));
+        for (int32_t h = 0; h < H; h++) flags[h] = item->heads[h];
+        remember(heads, item->heads, out->heads, 0);
+    }
+done:
+    return rc;
+}
+
+static int cuda_attention_diff(ks_device *dev, float *da, const float *dq, const float *dk, const float *dv, const float *q, const float *k,
+                               const float *v, const float *logp, const ks_branch_item *items, size_t n, const ks_attention *p)
+{
+    int rc = KS_OK;
+    ks_k_branch *b = NULL;
+    seen edges = {0}, heads = {0};
+    int32_t longest = 0, most_out = 0;
+    if (!n) return rc;
+    dev->items.bytes = dev->lists.bytes = 0;
+    KS_TRY(extend(&dev->items, n * sizeof *b, &b));
+    for (size_t i = 0; i < n; i++) {
+        KS_TRY(flatten(&dev->lists, &edges, &heads, &items[i], p->H, &b[i]));
+        if (b[i].trunk.T > longest) longest = b[i].trunk.T;
+        if (b[i].n_out > most_out) most_out = b[i].n_out;
+    }
+    ks_piece pieces[] = {{b, n * sizeof *b, NULL}, {dev->lists.v, dev->lists.bytes, NULL}};
+    KS_TRY(ks_stage_put(&dev->stage, pieces, 2));
+    KS_TRY(LAUNCH(dev, ks_k_attention_diff, da, dq, dk, dv, q, k, v, logp, pieces[0].device, pieces[1].device, n, longest, most_out, p->H,
+                  p->G, p->E, p->window, p->scale));
+done:
+    return rc;
+}
+
+static int cuda_edge_weights(ks_device *dev, double *strength, const float *logp, const ks_attention_item *item, const int32_t *query,
+                             const int32_t *key, size_t n, const ks_attention *p)
+{
+    int rc = KS_OK;
+    const size_t bytes = (size_t)p->H * sizeof *strength;
+    const ks_k_sample sample = sample_of(item);
+    int32_t unused;
+    if (!n) {
+        memset(strength, 0, bytes);
+        return rc;
+    }
+    dev->lists.bytes = 0;
+    KS_TRY(append(&dev->lists, query, n, &unused));
+    KS_TRY(append(&dev->lists, key, n, &unused));
+    ks_piece pieces[] = {{&sample, sizeof sample, NULL}, {dev->lists.v, dev->lists.bytes, NULL}};
+    KS_TRY(grow(dev, &dev->result, &dev->result_bytes, bytes));
+    KS_TRY(ks_stage_put(&dev->stage, pieces, 2));
+    KS_TRY(LAUNCH(dev, ks_k_edge_weights, dev->result, logp, pieces[0].device, pieces[1].device, n, p->H, p->window));
+    KS_TRY(fetch(dev, strength, dev->result, bytes));
+done:
+    return rc;
+}
+
+/* ---- measures ---- */
+
+static int cuda_baseline(ks_device *dev, ks_baseline_row *out, const float *logits, size_t n, size_t V)
+{
+    int rc = KS_OK;
+    if (!n) return rc;
+    KS_TRY(grow(dev, &dev->result, &dev->result_bytes, n * sizeof *out));
+    KS_TRY(LAUNCH(dev, ks_k_baseline, dev->result, logits, n, V));
+    KS_TRY(fetch(dev, out, dev->result, n * sizeof *out));
+done:
+    return rc;
+}
+
+static int cuda_measure(ks_device *dev, ks_measure *out, const float *e, const float *logits, const ks_baseline_row *base,
+                        const ks_measure_item *items, size_t n, size_t V)
+{
+    int rc = KS_OK;
+    int64_t rows = 0;
+    if (!n) return rc;
+    for (size_t i = 0; i < n; i++)
+        if (items[i].base_row >= rows) rows = items[i].base_row + 1;
+    ks_piece pieces[] = {{base, (size_t)rows * sizeof *base, NULL}, {items, n * sizeof *items, NULL}};
+    KS_TRY(grow(dev, &dev->result, &dev->result_bytes, n * sizeof *out));
+    KS_TRY(ks_stage_put(&dev->stage, pieces, 2));
+    KS_TRY(LAUNCH(dev, ks_k_measure, dev->result, e, logits, pieces[0].device, pieces[1].device, n, V));
+    KS_TRY(fetch(dev, out, dev->result, n * sizeof *out));
+done:
+    return rc;
+}
+
+const ks_backend ks_backend_cuda = {
+    .name = "cuda",
+    .open = cuda_open,
+    .close = cuda_close,
+    .describe = cuda_describe,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .zero = cuda_zero,
+    .copy = cuda_copy,
+    .download = cuda_download,
+    .upload = cuda_upload,
+    .forget = cuda_forget,
+    .embed = cuda_embed,
+    .linear = cuda_linear,
+    .norm = cuda_norm,
+    .norm_diff = cuda_norm_diff,
+    .rope = cuda_rope,
+    .attention = cuda_attention,
+    .attention_diff = cuda_attention_diff,
+    .edge_weights = cuda_edge_weights,
+    .activate = cuda_activate,
+    .activate_diff = cuda_activate_diff,
+    .gather = cuda_gather,
+    .scatter_add = cuda_scatter_add,
+    .round_diff = cuda_round_diff,
+    .baseline = cuda_baseline,
+    .measure = cuda_measure,
+};
