@@ -1,11 +1,11 @@
 /* kernels.h - all launchers of kernels/, one operation per file. What an operation means is defined by its CPU twin, the operation of the
  * same name in src/compute/backend.h (src/compute/cpu/isa/); here stand only layouts and what differs.
  *
- * All pointers are device memory (a struct's pointers too), all arrays dense and row-major unless a leading dimension is given; index arrays
- * are int64 as in backend.h. stream: a cudaStream_t. A launcher starts its kernel, does not wait, and returns cudaGetLastError(); n = 0 is
- * allowed. Row-local: a row's bits do not depend on other rows, on n, or on the grid. Sums run in a fixed tree that depends on the row's length
- * only. No atomics on floats.
- * Letters: D hidden, H query heads, G key/value heads, E head dim, F feed-forward, V vocabulary, T tokens of a sample, R rows. */
+ * All pointers are device memory (a struct's pointers too), all arrays dense and row-major unless a leading dimension is given; index
+ * arrays are int64 as in backend.h. stream: a cudaStream_t. A launcher starts its kernel, does not wait, and returns cudaGetLastError(); n
+ * = 0 is allowed. Row-local: a row's bits do not depend on other rows, on n, or on the grid. Sums run in a fixed tree that depends on the
+ * row's length only. No atomics on floats. Letters: D hidden, H query heads, G key/value heads, E head dim, F feed-forward, V vocabulary, T
+ * tokens of a sample, R rows. */
 #ifndef KS_KERNELS_H
 #define KS_KERNELS_H
 
@@ -27,8 +27,9 @@ int ks_k_round_diff(float *d, const int64_t *d_rows, const float *x, const int64
 /* y[r] += bias, y [n, N] with leading dimension ldy. rows.cu */
 int ks_k_add_bias(float *y, size_t ldy, const float *bias, size_t n, size_t N, void *stream);
 
-/* Splits fp32 into bf16 parts: x = hi + mid + lo to 2^-24 (three parts), hi + mid to 2^-16 (two), hi rounded to nearest even (one); parts of
- * NULL are not wanted. x [n, K] with leading dimension ldx; parts dense [n, K] (bf16). Infinities and NaN stay what they are in hi, the rest 0. split.cu */
+/* Splits fp32 into bf16 parts: x = hi + mid + lo to 2^-24 (three parts), hi + mid to 2^-16 (two), hi rounded to nearest even (one); parts
+ * of NULL are not wanted. x [n, K] with leading dimension ldx; parts dense [n, K] (bf16). Infinities and NaN stay what they are in hi, the
+ * rest 0. split.cu */
 int ks_k_split(void *hi, void *mid, void *lo, const float *x, size_t ldx, size_t n, size_t K, void *stream);
 
 /* norm.cu: as backend.h; rows NULL: i. kind: KS_NORM_* (model/families.h). mean NULL for RMS; mean, inv_rms NULL: no tape. */
@@ -43,8 +44,8 @@ int ks_k_rope(float *x, size_t n, size_t heads, size_t E, size_t dim, const floa
 
 /* activate.cu: act: KS_ACT_* (model/arch.h). */
 int ks_k_activate(float *a, const float *g, const float *u, size_t n, size_t F, int act, void *stream);
-int ks_k_activate_diff(float *da, const float *dg, const float *du, const float *g, const float *u, const int64_t *x_rows, size_t n, size_t F,
-                       int act, void *stream);
+int ks_k_activate_diff(float *da, const float *dg, const float *du, const float *g, const float *u, const int64_t *x_rows, size_t n,
+                       size_t F, int act, void *stream);
 
 /* One sample of the trunk. */
 typedef struct ks_k_sample {
@@ -78,7 +79,8 @@ int ks_k_attention_diff(float *da, const float *dq, const float *dk, const float
 int ks_k_edge_weights(double *strength, const float *logp, const ks_k_sample *sample, const int32_t *pairs, size_t n, int32_t H,
                       int32_t window, void *stream);
 
-/* measure.cu: as backend.h, with ks_baseline_row, ks_measure_item and ks_measure (src/compute/backend.h) as they lie in memory, on the device. */
+/* measure.cu: as backend.h, with ks_baseline_row, ks_measure_item and ks_measure (src/compute/backend.h) as they lie in memory, on the
+ * device. */
 int ks_k_baseline(void *out, const float *logits, size_t n, size_t V, void *stream);
 int ks_k_measure(void *out, const float *e, const float *logits, const void *base, const void *items, size_t n, size_t V, void *stream);
 
