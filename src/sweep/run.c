@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -45,6 +46,21 @@ int ks_default_threads(void)
     const int mine = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : online;
     const int threads = mine < online ? mine : online / ks_comm_local_size();
     return threads > 0 ? threads : 1;
+}
+
+/* Two backends give the same effects, but not the same bits. */
+static int same_backend(const run *r)
+{
+    int rc = KS_OK;
+    void *roots = NULL;
+    size_t bytes = strlen(r->backend->name) + 1;
+    if (ks_comm_rank() == 0) KS_GET(roots, ks_strdup(r->backend->name));
+    KS_TRY(ks_comm_broadcast(&roots, &bytes));
+    KS_REQUIRE(ks_comm_size() == 1 || !strcmp(roots, r->backend->name), KS_EMACHINE,
+               "auto means the backend %s here and %s on root's host; --backend names one for all", r->backend->name, (char *)roots);
+done:
+    free(roots);
+    return rc;
 }
 
 /* ---- root: the request and the file ---- */
@@ -279,6 +295,7 @@ int ks_run(const ks_config *cfg, const char *command_line)
     if (!rc) rc = r.backend->open(&r.device, &(ks_device_options){.threads = r.threads, .local_rank = ks_comm_local_rank()});
     if (!rc) ks_log(KS_LOG_DEBUG, "backend %s: %s", r.backend->name, r.backend->describe(r.device));
     KS_TRY(ks_comm_agree(rc));
+    KS_TRY(ks_comm_agree(same_backend(&r)));
     KS_TRY(ks_comm_agree(root ? lay_out_former(&r) : KS_OK));
     for (size_t i = 0; i < cfg->n_models && !rc; i++) rc = run_model(&r, i);
     if (r.scattered) end_scattered(&r, rc);
