@@ -42,7 +42,6 @@ stopped() {
 cells=0
 stopped TERM 1 'stopped with work left; .*--resume goes on'
 [ "$cells" -gt 0 ] || complain "nothing was finished before the first stop"
-stopped HUP 1 'asked to stop: 1 running pass'
 stopped INT 1 'asked to stop: 1 running pass will be finished'
 stopped USR1 2 'asked to stop: . running pass' # mpirun hands it on to every rank: still one request
 mv "$work/o.h5" "$work/later.h5"
