@@ -231,6 +231,31 @@ void ks_gpu_free_host(ks_gpu *g, void *p)
     fault("%p is freed and was not pinned", p);
 }
 
+int ks_gpu_pin(ks_gpu *g, void *host, size_t bytes)
+{
+    int rc = KS_OK;
+    void *v;
+    if ((uintptr_t)host % PAGE) fault("%p is to be pinned and not aligned to pages", host);
+    KS_GET(v, ks_realloc(g->pinned, g->n_pinned + 1, sizeof *g->pinned));
+    g->pinned = v;
+    g->pinned[g->n_pinned].p = host;
+    g->pinned[g->n_pinned++].bytes = bytes;
+done:
+    return rc;
+}
+
+void ks_gpu_unpin(ks_gpu *g, void *host)
+{
+    if (!host) return;
+    for (size_t i = 0; i < g->n_pinned; i++) {
+        if (g->pinned[i].p != host) continue;
+        settle(g, g->clock);
+        g->pinned[i] = g->pinned[--g->n_pinned];
+        return;
+    }
+    fault("%p is unpinned and was not pinned", host);
+}
+
 /* ---- the queue: done at once, but the host may not rely on it ---- */
 
 int ks_gpu_zero(ks_gpu *g, void *p, size_t bytes)
@@ -272,8 +297,9 @@ done:
     return rc;
 }
 
-int ks_gpu_upload(ks_gpu *g, void *dst, const void *host, size_t bytes)
+int ks_gpu_upload(ks_gpu *g, int queue, void *dst, const void *host, size_t bytes)
 {
+    (void)queue;
     const int rc = transfer_at(g, (void *)host, dst, bytes, true);
     if (!rc) memcpy(dst, host, bytes);
     open_memory(g, false);
@@ -296,8 +322,9 @@ int ks_gpu_wait(ks_gpu *g)
     return KS_OK;
 }
 
-int ks_gpu_mark(ks_gpu *g, int i)
+int ks_gpu_mark(ks_gpu *g, int queue, int i)
 {
+    (void)queue;
     g->marks[i] = g->clock;
     return KS_OK;
 }
@@ -305,6 +332,12 @@ int ks_gpu_mark(ks_gpu *g, int i)
 int ks_gpu_reach(ks_gpu *g, int i)
 {
     settle(g, g->marks[i]);
+    return KS_OK;
+}
+
+int ks_gpu_after(ks_gpu *g, int queue, int i)
+{
+    (void)g, (void)queue, (void)i; /* one order for both queues */
     return KS_OK;
 }
 

@@ -240,7 +240,7 @@ static int touch(ks_gpu *g, char *device, char *pinned)
 
 static int change_before_upload_is_over(ks_gpu *g, char *device, char *pinned)
 {
-    ks_gpu_upload(g, device, pinned, 64);
+    ks_gpu_upload(g, KS_GPU_MAIN, device, pinned, 64);
     pinned[5] ^= 1;
     return ks_gpu_wait(g);
 }
@@ -249,7 +249,7 @@ static int upload_from_the_stack(ks_gpu *g, char *device, char *pinned)
 {
     char mine[64] = {0};
     (void)pinned;
-    return ks_gpu_upload(g, device, mine, sizeof mine);
+    return ks_gpu_upload(g, KS_GPU_MAIN, device, mine, sizeof mine);
 }
 
 static int copy_past_the_end(ks_gpu *g, char *device, char *pinned)
@@ -324,7 +324,7 @@ static void unwritten_is_nan(void **state)
     assert_int_equal(ks_gpu_zero(g, device, 1000), KS_OK);
     assert_int_equal(ks_gpu_download(g, pinned, device, 1000), KS_OK);
     assert_true(isnan(x[0]));
-    assert_int_equal(ks_gpu_mark(g, 0), KS_OK);
+    assert_int_equal(ks_gpu_mark(g, KS_GPU_MAIN, 0), KS_OK);
     assert_int_equal(ks_gpu_reach(g, 0), KS_OK);
     for (int i = 0; i < 250; i++) assert_true(x[i] == 0);
     ks_gpu_free(g, device);

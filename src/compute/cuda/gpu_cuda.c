@@ -26,7 +26,7 @@ typedef struct plan {
 
 struct ks_gpu {
     int index;
-    cudaStream_t stream;
+    cudaStream_t queues[KS_GPU_QUEUES];
     cudaEvent_t marks[KS_GPU_MARKS];
     cublasLtHandle_t lt;
     plan *plans;
@@ -85,11 +85,21 @@ int ks_gpu_probe(void)
     return count_gpus(&count);
 }
 
+static cudaError_t wait_all(const ks_gpu *g)
+{
+    cudaError_t first = cudaSuccess;
+    for (int i = 0; i < KS_GPU_QUEUES; i++) {
+        const cudaError_t e = g->queues[i] ? cudaStreamSynchronize(g->queues[i]) : cudaSuccess;
+        if (!first) first = e;
+    }
+    return first;
+}
+
 void ks_gpu_close(ks_gpu *g)
 {
     if (!g) return;
     enter(g);
-    if (g->stream) cudaStreamSynchronize(g->stream);
+    wait_all(g);
     for (size_t i = 0; i < g->n_plans; i++) {
         cublasLtMatrixLayoutDestroy(g->plans[i].w);
         cublasLtMatmulDescDestroy(g->plans[i].desc);
@@ -97,7 +107,8 @@ void ks_gpu_close(ks_gpu *g)
     if (g->lt) cublasLtDestroy(g->lt);
     for (int i = 0; i < KS_GPU_MARKS; i++)
         if (g->marks[i]) cudaEventDestroy(g->marks[i]);
-    if (g->stream) cudaStreamDestroy(g->stream);
+    for (int i = 0; i < KS_GPU_QUEUES; i++)
+        if (g->queues[i]) cudaStreamDestroy(g->queues[i]);
     free(g->plans);
     free(g);
 }
@@ -116,7 +127,7 @@ int ks_gpu_open(ks_gpu **out, int index)
                prop.major, prop.minor);
     snprintf(g->name, sizeof g->name, "%s (GPU %d of %d), compute capability %d.%d, CUDA %d.%d, cuBLASLt %zu", prop.name, g->index, count,
              prop.major, prop.minor, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cublasLtGetVersion());
-    TRY_CUDA(cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking));
+    for (int i = 0; i < KS_GPU_QUEUES; i++) TRY_CUDA(cudaStreamCreateWithFlags(&g->queues[i], cudaStreamNonBlocking));
     for (int i = 0; i < KS_GPU_MARKS; i++) TRY_CUDA(cudaEventCreateWithFlags(&g->marks[i], cudaEventDisableTiming));
     TRY_LT(cublasLtCreate(&g->lt));
 done:
@@ -168,17 +179,34 @@ void ks_gpu_free_host(ks_gpu *g, void *p)
 {
     if (!p) return;
     enter(g);
-    cudaStreamSynchronize(g->stream);
+    wait_all(g);
     cudaFreeHost(p);
 }
 
-/* ---- the queue ---- */
+int ks_gpu_pin(ks_gpu *g, void *host, size_t bytes)
+{
+    int rc = KS_OK;
+    enter(g);
+    TRY_CUDA(cudaHostRegister(host, bytes, cudaHostRegisterPortable));
+done:
+    return rc;
+}
+
+void ks_gpu_unpin(ks_gpu *g, void *host)
+{
+    if (!host) return;
+    enter(g);
+    wait_all(g);
+    cudaHostUnregister(host);
+}
+
+/* ---- the queues ---- */
 
 int ks_gpu_zero(ks_gpu *g, void *p, size_t bytes)
 {
     int rc = KS_OK;
     enter(g);
-    TRY_CUDA(cudaMemsetAsync(p, 0, bytes, g->stream));
+    TRY_CUDA(cudaMemsetAsync(p, 0, bytes, g->queues[KS_GPU_MAIN]));
 done:
     return rc;
 }
@@ -187,16 +215,16 @@ int ks_gpu_copy(ks_gpu *g, void *dst, const void *src, size_t bytes)
 {
     int rc = KS_OK;
     enter(g);
-    TRY_CUDA(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, g->stream));
+    TRY_CUDA(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, g->queues[KS_GPU_MAIN]));
 done:
     return rc;
 }
 
-int ks_gpu_upload(ks_gpu *g, void *dst, const void *host, size_t bytes)
+int ks_gpu_upload(ks_gpu *g, int queue, void *dst, const void *host, size_t bytes)
 {
     int rc = KS_OK;
     enter(g);
-    TRY_CUDA(cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, g->stream));
+    TRY_CUDA(cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, g->queues[queue]));
 done:
     return rc;
 }
@@ -205,7 +233,7 @@ int ks_gpu_download(ks_gpu *g, void *host, const void *src, size_t bytes)
 {
     int rc = KS_OK;
     enter(g);
-    TRY_CUDA(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, g->stream));
+    TRY_CUDA(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, g->queues[KS_GPU_MAIN]));
 done:
     return rc;
 }
@@ -214,16 +242,16 @@ int ks_gpu_wait(ks_gpu *g)
 {
     int rc = KS_OK;
     enter(g);
-    TRY_CUDA(cudaStreamSynchronize(g->stream));
+    TRY_CUDA(wait_all(g));
 done:
     return rc;
 }
 
-int ks_gpu_mark(ks_gpu *g, int i)
+int ks_gpu_mark(ks_gpu *g, int queue, int i)
 {
     int rc = KS_OK;
     enter(g);
-    TRY_CUDA(cudaEventRecord(g->marks[i], g->stream));
+    TRY_CUDA(cudaEventRecord(g->marks[i], g->queues[queue]));
 done:
     return rc;
 }
@@ -237,10 +265,19 @@ done:
     return rc;
 }
 
+int ks_gpu_after(ks_gpu *g, int queue, int i)
+{
+    int rc = KS_OK;
+    enter(g);
+    TRY_CUDA(cudaStreamWaitEvent(g->queues[queue], g->marks[i], 0));
+done:
+    return rc;
+}
+
 void *ks_gpu_stream(ks_gpu *g)
 {
     enter(g);
-    return g->stream;
+    return g->queues[KS_GPU_MAIN];
 }
 
 int ks_gpu_launched(ks_gpu *g, int error, const char *what)
@@ -336,7 +373,8 @@ static int product(ks_gpu *g, float *y, const void *x, const void *w, size_t M, 
     KS_TRY(find_plan(g, key, &p));
     TRY_LT(cublasLtMatrixLayoutCreate(&x_layout, type, p->K, M, (int64_t)p->ldx));
     TRY_LT(cublasLtMatrixLayoutCreate(&y_layout, CUDA_R_32F, p->N, M, (int64_t)p->ldy));
-    TRY_LT(cublasLtMatmul(g->lt, p->desc, &one, w, p->w, x, x_layout, &beta, y, y_layout, y, y_layout, &p->algo, NULL, 0, g->stream));
+    TRY_LT(cublasLtMatmul(g->lt, p->desc, &one, w, p->w, x, x_layout, &beta, y, y_layout, y, y_layout, &p->algo, NULL, 0,
+                          g->queues[KS_GPU_MAIN]));
 done:
     if (y_layout) cublasLtMatrixLayoutDestroy(y_layout);
     if (x_layout) cublasLtMatrixLayoutDestroy(x_layout);

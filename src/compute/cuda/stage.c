@@ -25,7 +25,7 @@ int ks_stage_open(ks_stage *s, ks_gpu *g, size_t part_bytes)
     s->host = host;
     KS_TRY(ks_gpu_alloc(g, &device, KS_STAGE_PARTS * s->part_bytes));
     s->device = device;
-    for (int i = 0; i < KS_STAGE_PARTS; i++) KS_TRY(ks_gpu_mark(g, i));
+    for (int i = 0; i < KS_STAGE_PARTS; i++) KS_TRY(ks_gpu_mark(g, KS_GPU_MAIN, i));
 done:
     if (rc) ks_stage_close(s);
     return rc;
@@ -36,7 +36,7 @@ static int take(ks_stage *s, size_t bytes, size_t *at)
 {
     int rc = KS_OK;
     if (s->used + bytes > s->part_bytes) {
-        KS_TRY(ks_gpu_mark(s->gpu, s->part));
+        KS_TRY(ks_gpu_mark(s->gpu, KS_GPU_MAIN, s->part));
         s->part = (s->part + 1) % KS_STAGE_PARTS;
         s->used = 0;
         KS_TRY(ks_gpu_reach(s->gpu, s->part));
@@ -67,7 +67,7 @@ int ks_stage_put(ks_stage *s, ks_piece *pieces, size_t n)
         pieces[i].device = s->device + at;
         at += aligned(pieces[i].bytes, 16);
     }
-    if (bytes) KS_TRY(ks_gpu_upload(s->gpu, s->device + begin, s->host + begin, bytes));
+    if (bytes) KS_TRY(ks_gpu_upload(s->gpu, KS_GPU_MAIN, s->device + begin, s->host + begin, bytes));
 done:
     return rc;
 }
@@ -80,7 +80,7 @@ int ks_stage_copy(ks_stage *s, void *dst, const void *host, size_t bytes)
         step = bytes - done < s->part_bytes ? bytes - done : s->part_bytes;
         KS_TRY(take(s, aligned(step, 16), &at));
         memcpy(s->host + at, (const char *)host + done, step);
-        KS_TRY(ks_gpu_upload(s->gpu, (char *)dst + done, s->host + at, step));
+        KS_TRY(ks_gpu_upload(s->gpu, KS_GPU_MAIN, (char *)dst + done, s->host + at, step));
     }
 done:
     return rc;
