@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <glob.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -15,19 +16,22 @@
  * pay for loading it. The module takes ks_error and the like from this program. */
 static const char module[] = "libkosweep_cuda.so";
 
-/* The module beside the program, else from where the system looks for libraries. */
+/* The module that KOSWEEP_CUDA_MODULE names (tests use it), else the one beside the program, else from where the system looks for
+ * libraries. */
 static int load_cuda(const ks_backend **out)
 {
     char path[4096];
+    const char *chosen = getenv("KOSWEEP_CUDA_MODULE");
     const ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof module);
     char *name = n > 0 ? memrchr(path, '/', (size_t)n) : NULL;
     if (name) memcpy(name + 1, module, sizeof module);
-    void *so = dlopen(name && !access(path, F_OK) ? path : module, RTLD_NOW | RTLD_LOCAL);
+    if (!chosen) chosen = name && !access(path, F_OK) ? path : module;
+    void *so = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
     if (!so) return ks_error(KS_EMACHINE, "backend cuda: %s (is this build without CUDA?); cpu is there", dlerror());
 
     const ks_backend *table = dlsym(so, "ks_backend_cuda");
     int (*probe)(void) = (int (*)(void))dlsym(so, "ks_gpu_probe");
-    if (!table || !probe) return ks_error(KS_EMACHINE, "backend cuda: %s is not of this version of kosweep", name ? path : module);
+    if (!table || !probe) return ks_error(KS_EMACHINE, "backend cuda: %s is not of this version of kosweep", chosen);
     if (probe()) return ks_error_context(KS_EMACHINE, "backend cuda");
     *out = table;
     return KS_OK;

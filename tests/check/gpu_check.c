@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 enum { PAGE = 4096, ALIGN = 256, POISON = 0xff, CLOSE_EVERY = 37 };
+#define DEFAULT_MEMORY ((size_t)2 << 30)
 
 /* An allocation; its end lies at most ALIGN bytes before a closed page. */
 typedef struct block {
@@ -44,7 +45,7 @@ struct ks_gpu {
     ks_gemm *gemm;
 };
 
-static size_t memory = (size_t)2 << 30;
+static size_t memory; /* 0: KS_CHECK_MEMORY of the environment, else DEFAULT_MEMORY */
 static ks_gpu_check_count count;
 
 void ks_gpu_check_memory(size_t bytes)
@@ -128,7 +129,8 @@ int ks_gpu_open(ks_gpu **out, int index)
     ks_gpu *g = NULL;
     (void)index;
     KS_NEW(g, 1);
-    g->all = memory;
+    const char *text = getenv("KS_CHECK_MEMORY");
+    g->all = memory ? memory : text ? strtoull(text, NULL, 10) : DEFAULT_MEMORY;
     g->key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
     KS_TRY(ks_pool_new(&g->pool, 1));
     KS_TRY(ks_gemm_new(&g->gemm, g->pool, NULL));
@@ -170,8 +172,8 @@ int ks_gpu_alloc(ks_gpu *g, void **out, size_t bytes)
     int rc = KS_OK;
     block *v;
     const size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN, pages = (rounded + PAGE - 1) / PAGE * PAGE;
-    KS_REQUIRE(bytes <= g->all && g->used + bytes <= g->all, KS_EMACHINE, "%zu bytes of device memory: %zu of %zu are in use", bytes,
-               g->used, g->all);
+    KS_REQUIRE(bytes <= g->all && g->used + bytes <= g->all, KS_EMACHINE, "%zu bytes of device memory are wanted; %zu of %zu are in use",
+               bytes, g->used, g->all);
     KS_GET(v, ks_realloc(g->blocks, g->n_blocks + 1, sizeof *v));
     g->blocks = v;
     char *map = mmap(NULL, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -11,7 +11,7 @@
 
 #include "compute/cuda/gpu.h"
 
-/* Bytes of device memory of GPUs opened from now on; what goes beyond is refused. Default 2 GiB. */
+/* Bytes of device memory of GPUs opened from now on; what goes beyond is refused. 0: KS_CHECK_MEMORY of the environment, else 2 GiB. */
 void ks_gpu_check_memory(size_t bytes);
 
 /* What happened so far, in this process. */

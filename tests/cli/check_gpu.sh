@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# The program with --backend cuda on the check GPU: the same bits for any number of ranks and any source of weights, near the CPU's, and one
+# clear error where the device's memory is too small.
+set -euo pipefail
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+KOSWEEP_CUDA_MODULE=$(dirname "$KOSWEEP")/tests/check/libkosweep_check.so
+export KOSWEEP_CUDA_MODULE
+if ! [ -e "$KOSWEEP_CUDA_MODULE" ]; then
+    echo "check_gpu.sh: no C++ compiler, no check GPU; nothing to see here"
+    exit 0
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+cat >"$work/config.json" <<JSON
+{"models": [{"path": "$KS_ROOT/tests/goldens/models/c_starcoder2"}], "corpus": "$KS_ROOT/tests/goldens/corpus/c_starcoder2.json",
+ "marker": "span", "sweeps": [{"name": "windows", "windows": "all"}, {"name": "layers", "windows": "each-layer", "positions": "all"}]}
+JSON
+run() { # NAME [options]: one run into $work/NAME.h5, under $launch if that is set
+    local name=$1
+    shift
+    # With the sanitizers: Open MPI itself leaks at its end, so leaks are looked for where it is not started.
+    ASAN_OPTIONS=${ASAN_OPTIONS:-}${launch:+:detect_leaks=0} ${launch:-} "$KOSWEEP" run "$work/config.json" --threads 1 --backend cuda --quiet \
+        --output "$work/$name.h5" "$@" >/dev/null
+}
+fail() {
+    echo "check_gpu.sh: $*" >&2
+    exit 1
+}
+
+mkdir "$work/other"
+run other/one
+launch="mpirun -n 2" run ranks2
+launch="mpirun -n 3" run ranks3 --weights streamed
+run streamed --weights streamed
+run other/cpu --backend cpu
+python=/usr/bin/python3
+$python "$KS_ROOT/tests/tools/same_results.py" "$work/other/one.h5" "$work"/*.h5
+
+$python - "$KS_ROOT" "$work/other/one.h5" "$work/other/cpu.h5" <<'PYTHON'
+import sys
+import h5py
+import numpy as np
+sys.path.insert(0, sys.argv[1] + "/tests/parity")
+from compare import EFFECT_LIMITS, KL_COUNTS
+largest, median = EFFECT_LIMITS["full"]
+with h5py.File(sys.argv[2]) as got, h5py.File(sys.argv[3]) as want:
+    names = []
+    want.visititems(lambda name, item: names.append(name) if name.split("/")[-1] in ("kl", "kl_reverse", "js") else None)
+    assert len(names) == 6, names
+    for name in names:
+        a, b = got[name][()], want[name][()]
+        assert np.array_equal(a == 0, b == 0) and np.isfinite(a).all(), name
+        counts = b > KL_COUNTS
+        error = np.abs(a - b)[counts] / b[counts]
+        assert counts.any() and (error > 0).any(), name + ": the CPU's own values"
+        assert error.max() < largest and np.median(error) < median, (name, error.max(), np.median(error))
+    assert got["provenance"].attrs["device"] == "no GPU: check" != want["provenance"].attrs["device"]
+    print("near the CPU's:", ", ".join(names))
+PYTHON
+
+# Too little memory for anything; for the arrays of a pass.
+for bytes in 1000000 17000000; do
+    status=0
+    KS_CHECK_MEMORY=$bytes run small 2>"$work/err" || status=$?
+    [ "$status" = 4 ] || fail "$bytes bytes: status $status"
+    [ "$(wc -l <"$work/err")" = 1 ] || fail "$bytes bytes: $(cat "$work/err")"
+    grep -q "bytes of device memory are wanted; [0-9]* of $bytes are in use" "$work/err" || fail "$bytes bytes: $(cat "$work/err")"
+done
+
+status=0
+KOSWEEP_CUDA_MODULE=$work/none.so run none 2>"$work/err" || status=$?
+if [ "$status" != 4 ] || ! grep -q "backend cuda: $work/none.so: cannot open" "$work/err"; then
+    fail "no module: status $status, $(cat "$work/err")"
+fi
