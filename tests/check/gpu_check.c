@@ -281,6 +281,18 @@ int ks_gpu_copy(ks_gpu *g, void *dst, const void *src, size_t bytes)
     return KS_OK;
 }
 
+void ks_gpu_check_touch(const ks_gpu *g, const void *device, size_t bytes, const char *what)
+{
+    in_device(g, device, bytes, what);
+}
+
+void ks_gpu_check_copy(ks_gpu *g, void *dst, const void *src, size_t bytes)
+{
+    open_memory(g, true);
+    memcpy(dst, src, bytes);
+    open_memory(g, false);
+}
+
 static int transfer_at(ks_gpu *g, void *host, const void *device, size_t bytes, bool up)
 {
     int rc = KS_OK;

@@ -20,4 +20,8 @@ typedef struct ks_gpu_check_count {
 } ks_gpu_check_count;
 ks_gpu_check_count ks_gpu_check_counted(void);
 
+/* For group_check.c: these bytes are inside one allocation, or the program ends; a copy that may touch device memory on either side. */
+void ks_gpu_check_touch(const ks_gpu *g, const void *device, size_t bytes, const char *what);
+void ks_gpu_check_copy(ks_gpu *g, void *dst, const void *src, size_t bytes);
+
 #endif

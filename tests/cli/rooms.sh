@@ -21,7 +21,8 @@ owners = {
     r"gsl/.*": {"analysis/stats.c"},
     r"pcre2\.h": {"src/input/tokenizer_regex.c"},
     r"cuda.*\.h|cublas.*\.h": {"src/compute/cuda/gpu_cuda.c"},
-    r"dlfcn\.h": {"src/compute/backend.c"},
+    r"nccl\.h": {"src/compute/cuda/gpu_nccl.c"},
+    r"dlfcn\.h": {"src/compute/backend.c", "src/compute/cuda/gpu_nccl.c"},
     r"utf8proc\.h": {"src/input/tokenizer_unicode.c", "src/input/corpus.c"},
     r"pthread\.h": {"src/compute/cpu/pool.c", "src/model/ring.c", "src/sweep/comm.c", "src/sweep/run.c"},
 }

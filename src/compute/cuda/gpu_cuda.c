@@ -2,15 +2,18 @@
  *
  * A product's algorithm is asked for once per shape, at PROBE_ROWS rows, and then used for every number of rows: without split-K and
  * without workspace, so that no sum crosses thread blocks, each element of y is one tile's sum along K in the algorithm's order. */
-#include "compute/cuda/gpu.h"
+#include "compute/cuda/gpu_cuda.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { PROBE_ROWS = 4096 };
 
@@ -31,6 +34,8 @@ struct ks_gpu {
     cublasLtHandle_t lt;
     plan *plans;
     size_t n_plans;
+    int (*watch)(void *ctx, double seconds); /* ks_gpu_watch */
+    void *watch_ctx;
     char name[320];
 };
 
@@ -85,12 +90,33 @@ int ks_gpu_probe(void)
     return count_gpus(&count);
 }
 
-static cudaError_t wait_all(const ks_gpu *g)
+/* Waits for a mark, or for the end of a queue where mark is NULL. While somebody watches it polls: at first at once, for what takes
+ * microseconds, then with pauses. */
+static int wait_for(ks_gpu *g, cudaStream_t queue, cudaEvent_t mark)
 {
-    cudaError_t first = cudaSuccess;
+    const struct timespec pause = {.tv_nsec = 50000};
+    const double begin = ks_seconds();
+    while (g->watch) {
+        const cudaError_t e = mark ? cudaEventQuery(mark) : cudaStreamQuery(queue);
+        const double seconds = ks_seconds() - begin;
+        if (!e) return KS_OK;
+        if (e != cudaErrorNotReady) return failed(e, "what was queued");
+        cudaGetLastError(); /* "not ready" is not found again behind the next kernel */
+        const int rc = g->watch(g->watch_ctx, seconds);
+        if (rc) return rc;
+        if (seconds > 1e-3) nanosleep(&pause, NULL);
+        else sched_yield();
+    }
+    const cudaError_t e = mark ? cudaEventSynchronize(mark) : cudaStreamSynchronize(queue);
+    return e ? failed(e, "what was queued") : KS_OK;
+}
+
+static int wait_all(ks_gpu *g)
+{
+    int first = KS_OK;
     for (int i = 0; i < KS_GPU_QUEUES; i++) {
-        const cudaError_t e = g->queues[i] ? cudaStreamSynchronize(g->queues[i]) : cudaSuccess;
-        if (!first) first = e;
+        const int rc = g->queues[i] ? wait_for(g, g->queues[i], NULL) : KS_OK;
+        if (!first) first = rc;
     }
     return first;
 }
@@ -163,6 +189,7 @@ void ks_gpu_free(ks_gpu *g, void *p)
 {
     if (!p) return;
     enter(g);
+    if (g->watch) wait_all(g); /* cudaFree waits, and for ever */
     cudaFree(p);
 }
 
@@ -240,11 +267,8 @@ done:
 
 int ks_gpu_wait(ks_gpu *g)
 {
-    int rc = KS_OK;
     enter(g);
-    TRY_CUDA(wait_all(g));
-done:
-    return rc;
+    return wait_all(g);
 }
 
 int ks_gpu_mark(ks_gpu *g, int queue, int i)
@@ -258,11 +282,8 @@ done:
 
 int ks_gpu_reach(ks_gpu *g, int i)
 {
-    int rc = KS_OK;
     enter(g);
-    TRY_CUDA(cudaEventSynchronize(g->marks[i]));
-done:
-    return rc;
+    return wait_for(g, NULL, g->marks[i]);
 }
 
 int ks_gpu_after(ks_gpu *g, int queue, int i)
@@ -276,8 +297,19 @@ done:
 
 void *ks_gpu_stream(ks_gpu *g)
 {
+    return ks_gpu_queue(g, KS_GPU_MAIN);
+}
+
+void *ks_gpu_queue(ks_gpu *g, int queue)
+{
     enter(g);
-    return g->queues[KS_GPU_MAIN];
+    return g->queues[queue];
+}
+
+void ks_gpu_watch(ks_gpu *g, int (*watch)(void *ctx, double seconds), void *ctx)
+{
+    g->watch = watch;
+    g->watch_ctx = ctx;
 }
 
 int ks_gpu_launched(ks_gpu *g, int error, const char *what)
