@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sha256.h"
@@ -311,19 +312,13 @@ done:
 int ks_model_config_sha256(const ks_model *m, char out[65])
 {
     int rc = KS_OK;
-    char *path = NULL, buffer[4096];
-    size_t n;
-    FILE *f = NULL;
-    ks_sha256 s;
+    char *path = NULL, *text = NULL;
+    size_t bytes;
     KS_GET(path, ks_format("%s/config.json", m->dir));
-    f = fopen(path, "rb");
-    KS_REQUIRE(f, KS_EINPUT, "%s: %s", path, strerror(errno));
-    ks_sha256_init(&s);
-    while ((n = fread(buffer, 1, sizeof buffer, f))) ks_sha256_update(&s, buffer, n);
-    KS_REQUIRE(!ferror(f), KS_EMACHINE, "%s: cannot be read: %s", path, strerror(errno));
-    ks_sha256_final_hex(&s, out);
+    KS_TRY(ks_file_read(&text, &bytes, path));
+    ks_sha256_hex(out, text, bytes);
 done:
-    if (f) fclose(f);
+    free(text);
     free(path);
     return rc;
 }
