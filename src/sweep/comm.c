@@ -176,6 +176,26 @@ int ks_comm_send(int to, int kind, void *data, size_t bytes)
     return post(to, kind, data, bytes);
 }
 
+int ks_comm_send_copy(int to, int kind, const void *data, size_t bytes)
+{
+    int rc = KS_OK;
+    void *copy;
+    KS_GET(copy, ks_calloc(bytes ? bytes : 1, 1));
+    if (bytes) memcpy(copy, data, bytes);
+    rc = post(to, kind, copy, bytes);
+done:
+    return rc;
+}
+
+int ks_comm_send_host(int kind, const void *data, size_t bytes)
+{
+    int rc = KS_OK;
+    const int leader = ks_comm_leader(comm.rank);
+    for (int r = leader; r < comm.size && !rc; r++)
+        if (r != comm.rank && ks_comm_leader(r) == leader) rc = ks_comm_send_copy(r, kind, data, bytes);
+    return rc;
+}
+
 /* Mutex held. The failing rank's words, with its address: root's own need none. */
 static void note_failure(int rank, int code, const char *text)
 {
@@ -216,7 +236,6 @@ int ks_comm_receive(unsigned kinds, double seconds, ks_message *m)
 int ks_comm_broadcast(void **data, size_t *bytes)
 {
     int rc = KS_OK;
-    void *copy = NULL;
     ks_message m;
     if (comm.size == 1) return rc;
     if (comm.rank) {
@@ -224,9 +243,7 @@ int ks_comm_broadcast(void **data, size_t *bytes)
         *data = m.data;
         *bytes = m.bytes;
     } else {
-        KS_GET(copy, ks_calloc(*bytes, 1));
-        memcpy(copy, *data, *bytes);
-        KS_TRY(post(ALL, KS_MSG_SHARE, copy, *bytes));
+        KS_TRY(ks_comm_send_copy(ALL, KS_MSG_SHARE, *data, *bytes));
     }
 done:
     return rc;
@@ -234,11 +251,9 @@ done:
 
 static int send_words(int to, int kind, int code)
 {
-    words *w = ks_calloc(1, sizeof *w);
-    if (!w) return KS_EMACHINE;
-    w->code = code;
-    if (code) snprintf(w->text, TEXT, "%s", ks_error_text());
-    return post(to, kind, w, sizeof *w);
+    words w = {.code = code};
+    if (code) snprintf(w.text, TEXT, "%s", ks_error_text());
+    return ks_comm_send_copy(to, kind, &w, sizeof w);
 }
 
 int ks_comm_agree(int rc)

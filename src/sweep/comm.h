@@ -50,6 +50,9 @@ const char *ks_comm_host(int rank);
 
 /* Takes ownership of data (NULL with 0 bytes is fine), also when it fails. Does not wait. to: any rank, oneself included. */
 int ks_comm_send(int to, int kind, void *data, size_t bytes);
+/* The same with a copy of the data; and to every other rank of this host. */
+int ks_comm_send_copy(int to, int kind, const void *data, size_t bytes);
+int ks_comm_send_host(int kind, const void *data, size_t bytes);
 /* Waits up to `seconds` (INFINITY: for ever) for the first message of the kinds; m->data is NULL and m->kind -1 if none came. On root it
  * fails with the status and text of a rank that failed or fell silent: ks_comm_broken is true from then on. */
 int ks_comm_receive(unsigned kinds, double seconds, ks_message *m);

@@ -42,16 +42,8 @@ static void *map(int fd, size_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
-static int send_text(int to, const char *text)
-{
-    char *copy = ks_calloc(1, NAME);
-    if (!copy) return KS_EMACHINE;
-    memcpy(copy, text, strnlen(text, NAME - 1));
-    return ks_comm_send(to, KS_MSG_HOST, copy, NAME);
-}
-
 /* The leader makes the memory and tells its name; each member opens it and says whether that worked; the leader removes the name, so that
- * nothing is left behind by a rank that is killed, and tells all whether to use it. "" means no. */
+ * nothing is left behind by a rank that is killed, and tells all whether to use it. "" means that there is none. */
 int ks_hostmem_new(void **out, size_t bytes)
 {
     int rc = KS_OK;
@@ -67,8 +59,7 @@ int ks_hostmem_new(void **out, size_t bytes)
         snprintf(name, sizeof name, "/kosweep-%ld-%d", (long)getpid(), ++count);
         fd = make(name, bytes);
         if (fd < 0) name[0] = 0;
-        for (int r = leader + 1; r < ks_comm_size(); r++)
-            if (ks_comm_leader(r) == leader) KS_TRY(send_text(r, name));
+        KS_TRY(ks_comm_send_host(KS_MSG_HOST, name, NAME));
     } else {
         KS_TRY(ks_comm_receive(KS_KIND(KS_MSG_HOST), INFINITY, &m));
         memcpy(name, m.data, NAME - 1);
@@ -80,15 +71,15 @@ int ks_hostmem_new(void **out, size_t bytes)
         all = p != NULL;
         for (int i = 1; i < members; i++) {
             KS_TRY(ks_comm_receive(KS_KIND(KS_MSG_HOST), INFINITY, &m));
-            all = all && *(char *)m.data;
+            all = all && *(bool *)m.data;
             free(m.data);
         }
-        for (int r = leader + 1; r < ks_comm_size(); r++)
-            if (ks_comm_leader(r) == leader) KS_TRY(send_text(r, all ? "yes" : ""));
+        KS_TRY(ks_comm_send_host(KS_MSG_HOST, &all, sizeof all));
     } else {
-        KS_TRY(send_text(leader, p ? "yes" : ""));
+        const bool mine = p != NULL;
+        KS_TRY(ks_comm_send_copy(leader, KS_MSG_HOST, &mine, sizeof mine));
         KS_TRY(ks_comm_receive(KS_KIND(KS_MSG_HOST), INFINITY, &m));
-        all = *(char *)m.data;
+        all = *(bool *)m.data;
         free(m.data);
     }
 done:

@@ -35,6 +35,7 @@ typedef struct run {
     char *history;     /* of that file */
     ks_results *results;
     ks_collector **collectors; /* [n_models] NULL: not yet in the file */
+    struct work_thread *own;   /* root's worker; the thread may look at it as long as the program lives */
     int64_t bytes_read;
     bool changed, stopped;
 } run;
@@ -173,8 +174,6 @@ static int compute(run *r, size_t i, ks_weights *weights)
     const ks_task *t = r->tasks[i];
     pthread_t thread;
     ks_served served = {0};
-    static work_thread own; /* where ks_serve fails, the thread may look at it after this function */
-    own = (work_thread){r, t, weights};
     if (ks_comm_rank()) return ks_work(t, r->backend, r->device, weights, r->threads);
 
     const double begin = ks_seconds();
@@ -182,7 +181,9 @@ static int compute(run *r, size_t i, ks_weights *weights)
     if (t->plan->n_units)
         ks_log(KS_LOG_INFO, "%s: %lld cells in %lld branches on %d rank%s", t->name, cells - known, (long long)t->plan->branches,
                ks_comm_size(), ks_comm_size() > 1 ? "s" : "");
-    const int failed = pthread_create(&thread, NULL, work, &own);
+    if (!r->own) KS_NEW(r->own, 1);
+    *r->own = (work_thread){r, t, weights};
+    const int failed = pthread_create(&thread, NULL, work, r->own);
     KS_REQUIRE(!failed, KS_EMACHINE, "no thread: %s", strerror(failed));
     const ks_serve_options options = {t->source == KS_WEIGHTS_STREAMED, r->cfg->checkpoint};
     KS_TRY(ks_serve(t, r->collectors[i], r->results, &options, &served));
@@ -310,6 +311,7 @@ done:
         ks_task_free(r.tasks[i]);
         ks_collector_free(r.collectors[i]);
     }
+    free(r.own);
     free(r.tasks);
     free(r.collectors);
     free(r.history);

@@ -56,13 +56,7 @@ int ks_same_model(const ks_task *t)
     KS_TRY(identify(t->model, &w));
     if (rank == leader) {
         /* Sent before anything can fail, since the others wait for it. */
-        for (int r = leader + 1; r < ks_comm_size(); r++) {
-            if (ks_comm_leader(r) != leader) continue;
-            void *copy;
-            KS_GET(copy, ks_calloc(w.bytes, 1));
-            memcpy(copy, w.data, w.bytes);
-            KS_TRY(ks_comm_send(r, KS_MSG_HOST, copy, w.bytes));
-        }
+        KS_TRY(ks_comm_send_host(KS_MSG_HOST, w.data, w.bytes));
         if (rank) KS_TRY(compare_weights(t));
     } else {
         KS_TRY(ks_comm_receive(KS_KIND(KS_MSG_HOST), INFINITY, &m));

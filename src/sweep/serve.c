@@ -36,9 +36,15 @@ typedef struct server {
     int64_t passes, cells, done_before;
     int64_t bytes_read;
     int hosts;
-    double shortest;          /* seconds of the shortest pass so far; 0: none has ended */
-    double begin, save_again; /* seconds */
-    double total, done;       /* FLOPs */
+    double shortest;                      /* seconds of the shortest pass so far; 0: none has ended */
+    double begin, save_again, show_again; /* seconds */
+    double total, done;                   /* FLOPs */
+
+    /* Scratch of serve_host. */
+    uint8_t *who;   /* [members] gets a pass */
+    int *members;   /* [members] ranks of the host */
+    size_t *counts; /* [members] units of each */
+    int32_t *units; /* of member 0, 1 ... */
 } server;
 
 /* ---- progress ---- */
@@ -114,48 +120,38 @@ static int serve_host(server *s, int first)
 {
     int rc = KS_OK;
     int members = 0;
-    uint8_t *who = NULL;                                /* [members] gets a pass */
-    int *ranks = NULL;                                  /* [members] */
-    int32_t *units = NULL;                              /* of member 0, 1 ... */
-    size_t *counts = NULL, at = 0;                      /* [members] */
+    size_t at = 0;
     double speed = 0, all = speed_of_all(s), round = 0; /* speed: of idle members; round: FLOPs still to be divided among them */
-    KS_NEW(who, s->ranks);
-    KS_NEW(ranks, s->ranks);
-    KS_NEW(counts, s->ranks);
-    KS_NEW(units, ks_queue_units(s->queue));
     for (int r = first; r < s->ranks; r++) {
         if (ks_comm_leader(r) != first) continue;
         const worker *k = &s->workers[r];
-        who[members] = k->ready && !k->busy && (r || s->ranks < KS_ROOT_ONLY_SERVES);
-        if (who[members]) speed += k->speed;
-        else if (s->options->streamed && (k->busy || !k->ready)) goto done;
-        ranks[members++] = r;
+        s->who[members] = k->ready && !k->busy && (r || s->ranks < KS_ROOT_ONLY_SERVES);
+        if (s->who[members]) speed += k->speed;
+        else if (s->options->streamed && (k->busy || !k->ready)) return rc;
+        s->members[members++] = r;
     }
     s->round++;
     if (s->options->streamed && speed > 0) round = round_of(s, speed, all);
     for (int i = 0; i < members; i++) {
-        if (!who[i]) continue;
-        const worker *k = &s->workers[ranks[i]];
+        s->counts[i] = 0;
+        if (!s->who[i]) continue;
+        const worker *k = &s->workers[s->members[i]];
         double share = 1.000001 * round * k->speed / speed; /* the last one takes all, whatever the rounding */
         if (!s->options->streamed) {
             share = ks_queue_share(ks_queue_flops(s->queue), k->speed, all, s->options->checkpoint * (k->passes ? 1 : FIRST_SHARE));
             if (!k->passes && s->ranks > 1) share *= FIRST_SHARE;
         }
         const double before = ks_queue_flops(s->queue);
-        counts[i] = ks_queue_take(s->queue, share, units + at);
-        at += counts[i];
-        who[i] = counts[i] > 0;
+        s->counts[i] = ks_queue_take(s->queue, share, s->units + at);
+        at += s->counts[i];
+        s->who[i] = s->counts[i] > 0;
         round = fmax(0, round - (before - ks_queue_flops(s->queue)));
         speed -= k->speed;
     }
     at = 0;
-    for (int i = 0; i < members; at += counts[i++])
-        if (who[i]) KS_TRY(send_pass(s, ranks[i], units + at, counts[i], who, members));
+    for (int i = 0; i < members; at += s->counts[i++])
+        if (s->who[i]) KS_TRY(send_pass(s, s->members[i], s->units + at, s->counts[i], s->who, members));
 done:
-    free(units);
-    free(counts);
-    free(ranks);
-    free(who);
     return rc;
 }
 
@@ -172,15 +168,15 @@ static void take_report(server *s, int from, const ks_work_report *r)
     }
     k->busy = false;
     s->busy--;
-    s->done += r->flops;
+    s->done += k->flops;
     s->bytes_read += r->bytes_read;
     k->passes++;
-    k->all_flops += r->flops;
+    k->all_flops += k->flops;
     k->all_seconds += r->seconds;
     k->last_seconds = r->seconds;
     s->shortest = s->shortest > 0 ? fmin(s->shortest, r->seconds) : r->seconds;
     k->end = ks_seconds();
-    if (r->flops > 0 && r->seconds > 0) k->speed = r->flops / r->seconds;
+    if (k->flops > 0 && r->seconds > 0) k->speed = k->flops / r->seconds;
 }
 
 static int save(server *s)
@@ -242,7 +238,10 @@ static int step(server *s)
     KS_TRY(take_message(s, TICK_SECONDS, &came));
     const double now = ks_seconds();
     if (s->unsaved && now >= s->save_again) KS_TRY(save(s));
-    show_progress(s, now);
+    if (now >= s->show_again) {
+        show_progress(s, now);
+        s->show_again = now + TICK_SECONDS;
+    }
 done:
     return rc;
 }
@@ -272,6 +271,10 @@ int ks_serve(const ks_task *t, ks_collector *c, ks_results *results, const ks_se
                 .cells = ks_collector_cells(c),
                 .done_before = ks_collector_done(c)};
     KS_NEW(s.workers, s.ranks);
+    KS_NEW(s.who, s.ranks);
+    KS_NEW(s.members, s.ranks);
+    KS_NEW(s.counts, s.ranks);
+    KS_NEW(s.units, t->plan->n_units);
     KS_TRY(ks_queue_new(&s.queue, &t->problem, t->plan->units, t->plan->n_units, t->budget));
     s.total = ks_queue_flops(s.queue);
     s.begin = ks_seconds();
@@ -290,5 +293,9 @@ done:
     ks_log_progress("%s", "");
     ks_queue_free(s.queue);
     free(s.workers);
+    free(s.who);
+    free(s.members);
+    free(s.counts);
+    free(s.units);
     return rc;
 }

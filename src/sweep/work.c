@@ -20,16 +20,14 @@ static int explain_not_finite(const ks_task *t, int rc)
     return rc;
 }
 
-static int report(double flops, double seconds, int64_t bytes_read, int threads)
+static int report(double seconds, int64_t bytes_read, int threads)
 {
-    ks_work_report *r = ks_calloc(1, sizeof *r);
-    if (!r) return KS_EMACHINE;
-    *r = (ks_work_report){flops, seconds, bytes_read, threads};
-    return ks_comm_send(0, KS_MSG_PASS, r, sizeof *r);
+    const ks_work_report r = {seconds, bytes_read, threads};
+    return ks_comm_send_copy(0, KS_MSG_PASS, &r, sizeof r);
 }
 
 /* One pass of an order. */
-static int run_pass(const ks_job *job, ks_wire *w, ks_packer *packer, double *flops)
+static int run_pass(const ks_job *job, ks_wire *w, ks_packer *packer)
 {
     int rc = KS_OK;
     ks_work_order o = {0};
@@ -47,7 +45,6 @@ static int run_pass(const ks_job *job, ks_wire *w, ks_packer *packer, double *fl
     rc = ks_engine_pass(job, units, (size_t)o.units, &sink);
     if (rc == KS_EINPUT) rc = explain_not_finite(packer->task, rc);
     if (rc) goto done;
-    for (int32_t i = 0; i < o.units; i++) *flops += units[i].flops;
     KS_TRY(ks_packer_flush(packer));
 done:
     if (begun) ks_weights_end(job->weights);
@@ -62,19 +59,18 @@ int ks_work(const ks_task *t, const ks_backend *be, ks_device *dev, ks_weights *
     ks_packer packer = {.task = t};
     int64_t read = ks_weights_bytes_read(weights);
     const ks_job job = {be, dev, t->model, weights, &t->problem, t->tokens, t->precision, t->save_logits};
-    KS_TRY(report(0, 0, 0, threads));
+    KS_TRY(report(0, 0, threads));
     for (;;) {
         ks_message m;
-        double flops = 0;
         KS_TRY(ks_comm_receive(KS_KIND(KS_MSG_WORK) | KS_KIND(KS_MSG_END), INFINITY, &m));
         if (m.kind == KS_MSG_END) break;
         const double begin = ks_seconds();
         ks_wire w = {.data = m.data, .bytes = m.bytes};
-        rc = run_pass(&job, &w, &packer, &flops);
+        rc = run_pass(&job, &w, &packer);
         free(m.data);
         if (rc) goto done;
         const int64_t so_far = ks_weights_bytes_read(weights);
-        KS_TRY(report(flops, ks_seconds() - begin, so_far - read, threads));
+        KS_TRY(report(ks_seconds() - begin, so_far - read, threads));
         read = so_far;
     }
 done:

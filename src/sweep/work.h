@@ -12,8 +12,8 @@ typedef struct ks_work_order {
 
 /* A worker is free again, KS_MSG_PASS. The first one says that it is ready. */
 typedef struct ks_work_report {
-    double flops, seconds; /* of the pass; 0 in the first report */
-    int64_t bytes_read;    /* weights, from files, since the last report */
+    double seconds;     /* of the pass; 0 in the first report */
+    int64_t bytes_read; /* weights, from files, since the last report */
     int32_t threads;
 } ks_work_report;
 
