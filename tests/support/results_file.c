@@ -205,24 +205,30 @@ done:
     return rc;
 }
 
+ks_model_info rf_info(void)
+{
+    return (ks_model_info){.name = "tiny",
+                           .id = "someone/tiny",
+                           .revision = "main",
+                           .architecture = "llama",
+                           .weight_dtype = "bf16",
+                           .precision = "full",
+                           .weights_sha256 = "00ff",
+                           .tokenizer_sha256 = "ff00",
+                           .config_sha256 = "0ff0",
+                           .n_layers = RF_L,
+                           .n_heads = RF_H,
+                           .n_kv_heads = 1,
+                           .d_model = 24,
+                           .vocab = RF_V,
+                           .save_logits = true};
+}
+
 int rf_fill(ks_results *r)
 {
     int rc = KS_OK;
     const ks_model_info info[] = {
-        {.name = "tiny",
-         .id = "someone/tiny",
-         .revision = "main",
-         .architecture = "llama",
-         .weight_dtype = "bf16",
-         .precision = "full",
-         .weights_sha256 = "00ff",
-         .tokenizer_sha256 = "ff00",
-         .n_layers = RF_L,
-         .n_heads = RF_H,
-         .n_kv_heads = 1,
-         .d_model = 24,
-         .vocab = RF_V,
-         .save_logits = true},
+        rf_info(),
         {.name = "other",
          .architecture = "qwen2",
          .weight_dtype = "f32",

@@ -29,6 +29,9 @@ ks_cell rf_cell(int sweep, size_t factor, const ks_window *w, size_t head, size_
 ks_position_cell rf_position(int sweep, size_t factor, const ks_window *w, size_t head, size_t sample, int32_t t);
 ks_baseline rf_baseline(size_t sample);
 
+/* Model "tiny". */
+ks_model_info rf_info(void);
+
 /* Fills a writer with models "tiny" (all sweeps) and "other" (only RF_LAYERS; no token texts). */
 int rf_fill(ks_results *r);
 

@@ -73,21 +73,7 @@ typedef struct world {
 
 static world world_new(const char *config, size_t first, size_t n)
 {
-    world w = {.info = {.name = "tiny",
-                        .id = "someone/tiny",
-                        .revision = "main",
-                        .architecture = "llama",
-                        .weight_dtype = "bf16",
-                        .precision = "full",
-                        .weights_sha256 = "00ff",
-                        .tokenizer_sha256 = "ff00",
-                        .config_sha256 = "0ff0",
-                        .n_layers = RF_L,
-                        .n_heads = RF_H,
-                        .n_kv_heads = 1,
-                        .d_model = 24,
-                        .vocab = RF_V,
-                        .save_logits = true}};
+    world w = {.info = rf_info()};
     scratch_text(dir, "c.json", config);
     if (ks_config_load(&w.cfg, scratch_path(dir, "c.json"))) fail_msg("%s", ks_error_text());
     w.info.save_logits = w.cfg->save_logits;
