@@ -1,24 +1,13 @@
-/* The CUDA backend's host code and kernels without a GPU (gpu_check.h, emulator.h): random sweeps of every golden model beside the CPU
- * backend's, the same bits in any grouping, with any memory for weights and from any source of weights, exact zeros. And the check GPU
- * itself: it finds what it is there to find. */
+/* The CUDA backend's host code and kernels, on the check GPU and on a real one: random sweeps of every golden model beside the CPU
+ * backend's, the same bits in any grouping, with any memory for weights and from any source of weights, exact zeros. */
 #include "base/error.h"
 #include "base/mem.h"
+#include "check/device.h"
 #include "compute/cuda/cuda.h"
 #include "support/sweeps.h"
-#include "tests/check/gpu_check.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 /* Relative differences between two backends: fast rounds operands to 8 bits, and not always the same way in both. */
 static const struct {
@@ -147,13 +136,8 @@ static void any_way_of_weights_gives_the_same_bits(void **state)
         fixture f;
         outcome one, other;
         open_on(&f, types[i], 40 + i, &ks_backend_cuda, &(ks_device_options){.threads = 1});
-        size_t before = ks_gpu_check_counted().uploaded_bytes;
         run(&f, 1, true, &one);
-        const size_t first = ks_gpu_check_counted().uploaded_bytes - before;
-        before += first;
-        run(&f, 1, true, &other);
-        const size_t again = ks_gpu_check_counted().uploaded_bytes - before;
-        assert_true(again < first); /* found on the device */
+        run(&f, 1, true, &other); /* weights are on the device */
         same_outcome(&one, &other);
         outcome_free(&other);
 
@@ -176,39 +160,6 @@ static void any_way_of_weights_gives_the_same_bits(void **state)
     }
 }
 
-static void weights_give_way_to_arrays(void **state)
-{
-    (void)state;
-    enum { MEMORY = 64 << 20 };
-    ks_device *dev;
-    float *big = NULL, *y = NULL, *x = NULL, back[2];
-    static float weights[1 << 20];
-    ks_tensor w[4];
-    ks_gpu_check_memory(MEMORY);
-    assert_int_equal(ks_backend_cuda.open(&dev, &(ks_device_options){.threads = 1}), KS_OK);
-    assert_int_equal(ks_backend_cuda.alloc(dev, &x, 1 << 19), KS_OK);
-    assert_int_equal(ks_backend_cuda.alloc(dev, &y, 8), KS_OK);
-    assert_int_equal(ks_backend_cuda.zero(dev, x, 1 << 19), KS_OK);
-    for (size_t i = 0; i < 4; i++) {
-        w[i] = (ks_tensor){weights + (i << 18), KS_F32, 2, 1 << 17, 1 << 17};
-        assert_int_equal(ks_backend_cuda.linear(dev, y, 2, x, 1 << 17, &w[i], NULL, 4, false, KS_GRADE_STATE), KS_OK);
-    }
-    /* Room for this is only where weights are. */
-    const size_t room = MEMORY - (4 << 22) - (1 << 21) - 32;
-    assert_int_equal(ks_backend_cuda.alloc(dev, &big, (room - (2 << 20)) / 4), KS_OK);
-    for (size_t i = 0; i < 4; i++)
-        assert_int_equal(ks_backend_cuda.linear(dev, y, 2, x, 1 << 17, &w[i], NULL, 4, false, KS_GRADE_STATE), KS_OK);
-    assert_int_equal(ks_backend_cuda.download(dev, back, y, 2), KS_OK);
-    assert_true(back[0] == 0 && back[1] == 0);
-    float *more;
-    assert_int_equal(ks_backend_cuda.alloc(dev, &more, MEMORY / 4), KS_EMACHINE);
-    ks_backend_cuda.free(dev, big);
-    ks_backend_cuda.free(dev, x);
-    ks_backend_cuda.free(dev, y);
-    ks_backend_cuda.close(dev);
-    ks_gpu_check_memory(0);
-}
-
 static void nothing_removed_is_exactly_zero(void **state)
 {
     (void)state;
@@ -229,120 +180,14 @@ static void nothing_removed_is_exactly_zero(void **state)
     fixture_close(&f);
 }
 
-/* ---- the check GPU finds faults ---- */
-
-static int touch(ks_gpu *g, char *device, char *pinned)
-{
-    (void)g;
-    (void)pinned;
-    return *(volatile char *)device;
-}
-
-static int change_before_upload_is_over(ks_gpu *g, char *device, char *pinned)
-{
-    ks_gpu_upload(g, KS_GPU_MAIN, device, pinned, 64);
-    pinned[5] ^= 1;
-    return ks_gpu_wait(g);
-}
-
-static int upload_from_the_stack(ks_gpu *g, char *device, char *pinned)
-{
-    char mine[64] = {0};
-    (void)pinned;
-    return ks_gpu_upload(g, KS_GPU_MAIN, device, mine, sizeof mine);
-}
-
-static int copy_past_the_end(ks_gpu *g, char *device, char *pinned)
-{
-    (void)pinned;
-    return ks_gpu_zero(g, device, 4097);
-}
-
-static int write_past_the_end(ks_gpu *g, char *device, char *pinned)
-{
-    (void)pinned;
-    ks_gpu_stream(g);
-    ((volatile char *)device)[4096] = 1;
-    return ks_gpu_launched(g, 0, "a kernel");
-}
-
-static int leave_memory_behind(ks_gpu *g, char *device, char *pinned)
-{
-    (void)device;
-    (void)pinned;
-    ks_gpu_close(g);
-    return 0;
-}
-
-static void faults_are_found(void **state)
-{
-    (void)state;
-    static const struct {
-        int (*fn)(ks_gpu *g, char *device, char *pinned);
-        int signal;
-    } faults[] = {
-        {touch, SIGSEGV},
-        {change_before_upload_is_over, SIGABRT},
-        {upload_from_the_stack, SIGABRT},
-        {copy_past_the_end, SIGABRT},
-        {write_past_the_end, SIGSEGV},
-        {leave_memory_behind, SIGABRT},
-    };
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        const pid_t child = fork();
-        if (!child) {
-            ks_gpu *g;
-            void *device, *pinned;
-            signal(SIGSEGV, SIG_DFL);
-            signal(SIGABRT, SIG_DFL);
-            if (!freopen("/dev/null", "w", stderr)) _exit(1);
-            if (ks_gpu_open(&g, 0) || ks_gpu_alloc(g, &device, 4096) || ks_gpu_alloc_host(g, &pinned, 4096)) _exit(1);
-            faults[i].fn(g, device, pinned);
-            _exit(0);
-        }
-        int status = 0;
-        assert_true(child > 0);
-        assert_int_equal(waitpid(child, &status, 0), child);
-        assert_true(WIFSIGNALED(status));
-        assert_int_equal(WTERMSIG(status), faults[i].signal);
-    }
-}
-
-/* Memory is NaN until something is written, on the device and, before the queue is waited for, on the host. */
-static void unwritten_is_nan(void **state)
-{
-    (void)state;
-    ks_gpu *g;
-    void *device, *pinned;
-    assert_int_equal(ks_gpu_open(&g, 0), KS_OK);
-    assert_int_equal(ks_gpu_alloc(g, &device, 1000), KS_OK);
-    assert_int_equal(ks_gpu_alloc_host(g, &pinned, 1000), KS_OK);
-    const float *x = pinned;
-    assert_int_equal(ks_gpu_download(g, pinned, device, 1000), KS_OK);
-    assert_int_equal(ks_gpu_wait(g), KS_OK);
-    for (int i = 0; i < 250; i++) assert_true(isnan(x[i]));
-    assert_int_equal(ks_gpu_zero(g, device, 1000), KS_OK);
-    assert_int_equal(ks_gpu_download(g, pinned, device, 1000), KS_OK);
-    assert_true(isnan(x[0]));
-    assert_int_equal(ks_gpu_mark(g, KS_GPU_MAIN, 0), KS_OK);
-    assert_int_equal(ks_gpu_reach(g, 0), KS_OK);
-    for (int i = 0; i < 250; i++) assert_true(x[i] == 0);
-    ks_gpu_free(g, device);
-    ks_gpu_free_host(g, pinned);
-    ks_gpu_close(g);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(faults_are_found),
-        cmocka_unit_test(unwritten_is_nan),
-        cmocka_unit_test(weights_give_way_to_arrays),
         cmocka_unit_test(nothing_removed_is_exactly_zero),
         cmocka_unit_test(any_grouping_gives_the_same_bits),
         cmocka_unit_test(any_way_of_weights_gives_the_same_bits),
         cmocka_unit_test(cells_are_the_cpus),
     };
     if (ks_backend_find(&cpu, "cpu")) return 1;
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return device_run_tests(tests);
 }

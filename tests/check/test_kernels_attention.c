@@ -1,6 +1,5 @@
 /* attention.cu, attention_diff.cu and edge_weights.cu against their CPU twins on random batches: grouped heads, sliding windows, partial
  * positions, attention sinks, every kind of intervention, effects from 1e-30 to 1e2; and a row's bits against all that lies beside it. */
-#include "check/check.h"
 #include "check/device.h"
 #include "check/tolerances.h"
 #include "input/config.h"
@@ -11,8 +10,6 @@
 #include <stdio.h>
 
 enum { SAMPLES = 2, BRANCHES = 4, LIST = 1 << 20 };
-
-static devices cpu;
 
 /* ---- a random batch: samples, and branches beside them ---- */
 
@@ -29,13 +26,22 @@ typedef struct batch {
     size_t rows, n_logp, n_in, n_q, n_out;
     int32_t longest, most_out;
     float *q, *k, *v, *logp, *out, *dq, *dk, *dv, *da; /* logp, out, da: the twin's */
+    struct {
+        const float *q, *k, *v, *logp, *dq, *dk, *dv;
+        const int32_t *lists;
+        const ks_k_sample *sample;
+        const ks_k_branch *branch;
+    } on; /* the device */
 } batch;
 
-static void batch_free(batch *b)
+static float *random_floats(rng *r, size_t n, double scale)
 {
-    float *const all[] = {b->q, b->k, b->v, b->logp, b->out, b->dq, b->dk, b->dv, b->da};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-    free(b->lists);
+    return host_own(rng_floats(r, n, scale));
+}
+
+static float *on_device(const float *from, size_t n)
+{
+    return device_new(from, n * sizeof *from);
 }
 
 /* Appends ascending positions from `from` on, a share of them; returns their offset. */
@@ -111,7 +117,7 @@ static void branch_new(batch *b, rng *r, int i, int kind)
 static batch batch_new(rng *r, const int32_t shape[3], int32_t T, int kind, double effect, bool sink)
 {
     batch b = {.sink = sink, .effect = effect, .at = {.H = shape[0], .G = shape[1], .E = shape[2]}};
-    b.lists = calloc(LIST, sizeof *b.lists);
+    b.lists = host_own(calloc(LIST, sizeof *b.lists));
     b.at.scale = (float)(1 / sqrt((double)b.at.E));
     b.at.window = rng_below(r, 3) ? 0 : 1 + (int32_t)rng_below(r, (size_t)T);
     for (int i = 0; i < SAMPLES; i++) {
@@ -123,9 +129,9 @@ static batch batch_new(rng *r, const int32_t shape[3], int32_t T, int kind, doub
     }
     b.longest = T;
     const size_t E = (size_t)b.at.E, Q = (size_t)b.at.H * E, KV = (size_t)b.at.G * E;
-    b.q = rng_floats(r, b.rows * Q, 1.5);
-    b.k = rng_floats(r, b.rows * KV, 1.5);
-    b.v = rng_floats(r, b.rows * KV, 1);
+    b.q = random_floats(r, b.rows * Q, 1.5);
+    b.k = random_floats(r, b.rows * KV, 1.5);
+    b.v = random_floats(r, b.rows * KV, 1);
     if (sink) { /* all queries look at key 0 with a weight of about 1 - 1e-6 */
         for (size_t h = 0; h < b.rows * (size_t)b.at.H; h++) b.q[h * E] = 4;
         for (int i = 0; i < SAMPLES; i++) {
@@ -133,29 +139,40 @@ static batch batch_new(rng *r, const int32_t shape[3], int32_t T, int kind, doub
         }
     }
     for (int i = 0; i < BRANCHES; i++) branch_new(&b, r, i, kind);
-    b.dq = rng_floats(r, b.n_q * Q, effect);
-    b.dk = rng_floats(r, b.n_in * KV, effect);
-    b.dv = rng_floats(r, b.n_in * KV, effect);
-    b.out = device_new(NULL, b.rows * Q * sizeof(float));
-    b.logp = device_new(NULL, b.n_logp * sizeof(float));
-    b.da = device_new(NULL, b.n_out * Q * sizeof(float));
-    assert_int_equal(cpu.b->attention(cpu.dev[0], b.out, b.logp, b.q, b.k, b.v, b.sample, SAMPLES, &b.at), 0);
-    assert_int_equal(cpu.b->attention_diff(cpu.dev[0], b.da, b.dq, b.dk, b.dv, b.q, b.k, b.v, b.logp, b.branch, BRANCHES, &b.at), 0);
+    b.dq = random_floats(r, b.n_q * Q, effect);
+    b.dk = random_floats(r, b.n_in * KV, effect);
+    b.dv = random_floats(r, b.n_in * KV, effect);
+    b.out = host_new(NULL, b.rows * Q * sizeof(float));
+    b.logp = host_new(NULL, b.n_logp * sizeof(float));
+    b.da = host_new(NULL, b.n_out * Q * sizeof(float));
+    assert_int_equal(all_devices.b->attention(all_devices.dev[0], b.out, b.logp, b.q, b.k, b.v, b.sample, SAMPLES, &b.at), 0);
+    assert_int_equal(
+        all_devices.b->attention_diff(all_devices.dev[0], b.da, b.dq, b.dk, b.dv, b.q, b.k, b.v, b.logp, b.branch, BRANCHES, &b.at), 0);
+    b.on.q = on_device(b.q, b.rows * Q);
+    b.on.k = on_device(b.k, b.rows * KV);
+    b.on.v = on_device(b.v, b.rows * KV);
+    b.on.logp = on_device(b.logp, b.n_logp);
+    b.on.dq = on_device(b.dq, b.n_q * Q);
+    b.on.dk = on_device(b.dk, b.n_in * KV);
+    b.on.dv = on_device(b.dv, b.n_in * KV);
+    b.on.lists = device_new(b.lists, (size_t)b.n_lists * sizeof *b.lists);
+    b.on.sample = device_new(b.k_sample, sizeof b.k_sample);
+    b.on.branch = device_new(b.k_branch, sizeof b.k_branch);
     return b;
 }
 
-/* The kernel on n branches beside the twin's logp. */
-static void run_diff(const batch *b, float *da, const ks_k_branch *branches, size_t n, int32_t longest, int32_t most_out)
+/* The kernel on n branches from `first` on, beside the twin's logp. da on the device. */
+static void run_diff(const batch *b, float *da, int first, size_t n, int32_t longest, int32_t most_out)
 {
-    assert_int_equal(ks_k_attention_diff(da, b->dq, b->dk, b->dv, b->q, b->k, b->v, b->logp, branches, b->lists, n, longest, most_out,
-                                         b->at.H, b->at.G, b->at.E, b->at.window, b->at.scale, NULL),
-                     0);
+    device_run(ks_k_attention_diff, da, b->on.dq, b->on.dk, b->on.dv, b->on.q, b->on.k, b->on.v, b->on.logp, b->on.branch + first,
+               b->on.lists, n, longest, most_out, b->at.H, b->at.G, b->at.E, b->at.window, b->at.scale);
 }
 
-static void run_states(const batch *b, float *out, float *logp, const ks_k_sample *samples, size_t n, int32_t longest)
+/* out and logp on the device. */
+static void run_states(const batch *b, float *out, float *logp, int first, size_t n, int32_t longest)
 {
-    assert_int_equal(
-        ks_k_attention(out, logp, b->q, b->k, b->v, samples, n, longest, b->at.H, b->at.G, b->at.E, b->at.window, b->at.scale, NULL), 0);
+    device_run(ks_k_attention, out, logp, b->on.q, b->on.k, b->on.v, b->on.sample + first, n, longest, b->at.H, b->at.G, b->at.E,
+               b->at.window, b->at.scale);
 }
 
 /* Largest distance of a row of n numbers from the twin's; a row of zeros must be one. */
@@ -183,21 +200,22 @@ enum { N_SHAPES = sizeof SHAPES / sizeof *SHAPES };
 
 static void check_states(batch *b, worst *w_out, worst *w_logp, const char *what)
 {
-    const size_t Q = (size_t)(b->at.H * b->at.E);
-    float *out = device_new(NULL, b->rows * Q * sizeof *out), *logp = device_new(NULL, b->n_logp * sizeof *logp);
-    float *out2 = device_new(NULL, b->rows * Q * sizeof *out), *logp2 = device_new(NULL, b->n_logp * sizeof *logp);
-    run_states(b, out, logp, b->k_sample, SAMPLES, b->longest);
-    compare(w_out, out, b->out, b->rows, Q, what);
+    const size_t n_out = b->rows * (size_t)(b->at.H * b->at.E), bytes = n_out * sizeof(float), logp_bytes = b->n_logp * sizeof(float);
+    float *d_out = device_new(NULL, bytes), *d_logp = device_new(NULL, logp_bytes);
+    run_states(b, d_out, d_logp, 0, SAMPLES, b->longest);
+    const float *out = device_read(d_out, bytes), *logp = device_read(d_logp, logp_bytes);
+    compare(w_out, out, b->out, b->rows, n_out / b->rows, what);
     for (size_t i = 0; i < b->n_logp; i++) {
         if (isinf(b->logp[i])) assert_true(isinf(logp[i]) && logp[i] < 0);
         else worst_of(w_logp, fabs((double)logp[i] - (double)b->logp[i]) / (1 + fabs((double)b->logp[i])), "%s, %zu", what, i);
     }
     /* Alone, in tiles of another size, with threads and blocks in another order. */
-    ks_check_seed(2);
-    for (int i = 0; i < SAMPLES; i++) run_states(b, out2, logp2, b->k_sample + i, 1, i ? b->sample[i].T : 4096);
-    assert_true(same_bits(out, out2, b->rows * Q * sizeof *out));
-    assert_true(same_bits(logp, logp2, b->n_logp * sizeof *logp));
-    free(out), free(logp), free(out2), free(logp2);
+    d_out = device_new(NULL, bytes);
+    d_logp = device_new(NULL, logp_bytes);
+    device_shuffle(2);
+    for (int i = 0; i < SAMPLES; i++) run_states(b, d_out, d_logp, i, 1, i ? b->sample[i].T : 4096);
+    assert_true(same_bits(out, device_read(d_out, bytes), bytes));
+    assert_true(same_bits(logp, device_read(d_logp, logp_bytes), logp_bytes));
 }
 
 static void test_states(void **state)
@@ -211,7 +229,7 @@ static void test_states(void **state)
         batch b = batch_new(&r, SHAPES[c % N_SHAPES], T, -1, 0, c % 4 == 0);
         snprintf(what, sizeof what, "case %d, E %d, T %d", c, b.at.E, T);
         check_states(&b, &w_out, &w_logp, what);
-        batch_free(&b);
+        device_end();
     }
     assert_below("attention of states", &w_out, KS_TOLERANCE_STATE);
     assert_below("log weights", &w_logp, KS_TOLERANCE_LOGP);
@@ -220,17 +238,18 @@ static void test_states(void **state)
 static void check_effects(batch *b, worst w[3], const char *what)
 {
     const size_t Q = (size_t)(b->at.H * b->at.E), bytes = b->n_out * Q * sizeof(float);
-    float *da = device_new(NULL, bytes), *da2 = device_new(NULL, bytes);
-    run_diff(b, da, b->k_branch, BRANCHES, b->longest, b->most_out);
+    float *d_da = device_new(NULL, bytes);
+    run_diff(b, d_da, 0, BRANCHES, b->longest, b->most_out);
+    const float *da = device_read(d_da, bytes);
     compare(&w[large(b) ? 2 : b->sink || b->at.E == 1], da, b->da, b->n_out, Q, what);
     /* Alone, in tiles of another size, on a larger grid, with threads and blocks in another order. */
-    ks_check_seed(2);
+    d_da = device_new(NULL, bytes);
+    device_shuffle(2);
     for (int i = 0; i < BRANCHES; i++) {
         const ks_k_branch *k = &b->k_branch[i];
-        run_diff(b, da2, k, 1, i % 2 ? k->trunk.T : 4096, i % 2 ? k->n_out : k->n_out + 9);
+        run_diff(b, d_da, i, 1, i % 2 ? k->trunk.T : 4096, i % 2 ? k->n_out : k->n_out + 9);
     }
-    assert_true(same_bits(da, da2, bytes));
-    free(da), free(da2);
+    assert_true(same_bits(da, device_read(d_da, bytes), bytes));
 }
 
 static void test_effects(void **state)
@@ -246,7 +265,7 @@ static void test_effects(void **state)
         batch b = batch_new(&r, SHAPES[rng_below(&r, c % 60 ? N_SHAPES : 3)], T, kinds[c % 4], effects[c / 4 % 10], c / 40 % 2);
         snprintf(what, sizeof what, "case %d, kind %d, effect %g, sink %d, E %d, T %d", c, kinds[c % 4], b.effect, b.sink, b.at.E, T);
         check_effects(&b, w, what);
-        batch_free(&b);
+        device_end();
     }
     assert_below("effects, |ds| <= 1", &w[0], KS_TOLERANCE_DIFF);
     assert_below("effects, |ds| <= 1, sink", &w[1], KS_TOLERANCE_SINK);
@@ -259,11 +278,12 @@ static void special(worst *w, int32_t T, const float *score, const float *ds, in
     enum { E = 4 };
     const ks_attention at = {.H = 1, .G = 1, .E = E, .scale = 1};
     rng r = {5};
-    float *q = calloc((size_t)T * E, sizeof *q), *k = calloc((size_t)T * E, sizeof *k), *v = rng_floats(&r, (size_t)T * E, 1);
-    float *dk = calloc((size_t)T * E, sizeof *dk), *dv = calloc((size_t)T * E, sizeof *dv);
-    float *out = malloc((size_t)T * E * sizeof *out), *logp = malloc((size_t)(T * KS_PADDED(T)) * sizeof *logp), da[E], twin[E];
+    const size_t n = (size_t)T * E, n_logp = (size_t)(T * KS_PADDED(T)), n_lists = (size_t)(2 * T + 2);
+    float *q = host_own(calloc(n, sizeof *q)), *k = host_own(calloc(n, sizeof *k)), *v = random_floats(&r, n, 1);
+    float *dk = host_own(calloc(n, sizeof *dk)), *dv = host_own(calloc(n, sizeof *dv));
+    float *out = host_new(NULL, n * sizeof *out), *logp = host_new(NULL, n_logp * sizeof *logp), da[E], twin[E];
     /* In the lists: positions, the start of each query's edges, the edge. */
-    int32_t *lists = calloc((size_t)(2 * T + 2), sizeof *lists), *start = lists + T;
+    int32_t *lists = host_own(calloc(n_lists, sizeof *lists)), *start = lists + T;
     for (int32_t j = 0; j < T; j++) {
         q[j * E] = 1;
         k[j * E] = score[j];
@@ -284,11 +304,17 @@ static void special(worst *w, int32_t T, const float *score, const float *ds, in
                            .edge_keys = 2 * T + 1,
                            .heads = -1,
                            .kind = KS_KNOCKOUT};
-    assert_int_equal(cpu.b->attention(cpu.dev[0], out, logp, q, k, v, &item, 1, &at), 0);
-    assert_int_equal(cpu.b->attention_diff(cpu.dev[0], twin, NULL, dk, dv, q, k, v, logp, &branch, 1, &at), 0);
-    assert_int_equal(ks_k_attention_diff(da, NULL, dk, dv, q, k, v, logp, &b, lists, 1, T, 1, 1, 1, E, 0, at.scale, NULL), 0);
+    assert_int_equal(all_devices.b->attention(all_devices.dev[0], out, logp, q, k, v, &item, 1, &at), 0);
+    assert_int_equal(all_devices.b->attention_diff(all_devices.dev[0], twin, NULL, dk, dv, q, k, v, logp, &branch, 1, &at), 0);
+    const float *d_q = on_device(q, n), *d_k = on_device(k, n), *d_v = on_device(v, n), *d_dk = on_device(dk, n), *d_dv = on_device(dv, n);
+    const float *d_logp = on_device(logp, n_logp);
+    const int32_t *d_lists = device_new(lists, n_lists * sizeof *lists);
+    const ks_k_branch *d_b = device_new(&b, sizeof b);
+    float *d_da = device_new(NULL, sizeof da);
+    device_run(ks_k_attention_diff, d_da, NULL, d_dk, d_dv, d_q, d_k, d_v, d_logp, d_b, d_lists, 1, T, 1, 1, 1, E, 0, at.scale);
+    device_get(da, d_da, sizeof da);
     compare(w, da, twin, 1, E, what);
-    free(q), free(k), free(v), free(dk), free(dv), free(out), free(logp), free(lists);
+    device_end();
 }
 
 /* Rows that the plain formulas lose; where random batches seldom come. */
@@ -323,30 +349,38 @@ static void test_lengths(void **state)
         const int32_t T = lengths[c];
         const size_t P = (size_t)KS_PADDED(T);
         const ks_attention at = {.H = 1, .G = 1, .E = E, .scale = 0.5f};
-        float *x[3], *d[3], da[N * E], twin[N * E];
-        float *logp = malloc((size_t)T * P * sizeof *logp), *out = malloc((size_t)T * E * sizeof *out);
+        const float *x[3], *d[3], *d_x[3], *d_d[3];
+        float *logp = host_new(NULL, (size_t)T * P * sizeof *logp), *out = host_new(NULL, (size_t)T * E * sizeof *out);
+        float da[N * E], twin[N * E];
         for (int i = 0; i < 3; i++) {
-            x[i] = rng_floats(&r, (size_t)T * E, 1);
-            d[i] = rng_floats(&r, N * E, 0.1);
+            x[i] = random_floats(&r, (size_t)T * E, 1);
+            d[i] = random_floats(&r, N * E, 0.1);
+            d_x[i] = on_device(x[i], (size_t)T * E);
+            d_d[i] = on_device(d[i], N * E);
         }
         int32_t pos[N] = {T / 3, T - 2, T - 1};
         const ks_attention_item item = {.T = T};
         const ks_branch_item branch = {.trunk = item, .in_pos = pos, .n_in = N, .out_pos = pos, .n_out = N};
         const ks_k_branch k = {.trunk = {.T = T}, .n_in = N, .n_out = N, .edge_start = -1, .heads = -1};
-        assert_int_equal(cpu.b->attention(cpu.dev[0], out, logp, x[0], x[1], x[2], &item, 1, &at), 0);
-        assert_int_equal(cpu.b->attention_diff(cpu.dev[0], twin, d[0], d[1], d[2], x[0], x[1], x[2], logp, &branch, 1, &at), 0);
-        assert_int_equal(ks_k_attention_diff(da, d[0], d[1], d[2], x[0], x[1], x[2], logp, &k, pos, 1, T, N, 1, 1, E, 0, at.scale, NULL),
+        assert_int_equal(all_devices.b->attention(all_devices.dev[0], out, logp, x[0], x[1], x[2], &item, 1, &at), 0);
+        assert_int_equal(all_devices.b->attention_diff(all_devices.dev[0], twin, d[0], d[1], d[2], x[0], x[1], x[2], logp, &branch, 1, &at),
                          0);
+        const float *d_logp = on_device(logp, (size_t)T * P);
+        const ks_k_branch *d_k = device_new(&k, sizeof k);
+        const int32_t *d_pos = device_new(pos, sizeof pos);
+        float *d_da = device_new(NULL, sizeof da);
+        device_run(ks_k_attention_diff, d_da, d_d[0], d_d[1], d_d[2], d_x[0], d_x[1], d_x[2], d_logp, d_k, d_pos, 1, T, N, 1, 1, E, 0,
+                   at.scale);
+        device_get(da, d_da, sizeof da);
         compare(&w, da, twin, N, E, "long");
-        free(logp), free(out);
-        for (int i = 0; i < 3; i++) free(x[i]), free(d[i]);
+        device_end();
     }
     assert_below("effects in long samples", &w, KS_TOLERANCE_SINK);
     /* Nothing is touched before the refusal. */
     assert_int_not_equal(
-        ks_k_attention_diff(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1, 1 << 20, 1, 1, 1, 8, 0, 1, NULL), 0);
-    assert_int_not_equal(ks_k_attention(NULL, NULL, NULL, NULL, NULL, NULL, 1, 1 << 20, 1, 1, 8, 0, 1, NULL), 0);
-    assert_int_equal(ks_k_attention_diff(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 8, 1, 1, 1, 8, 0, 1, NULL), 0);
+        device_launch(ks_k_attention_diff, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1, 1 << 20, 1, 1, 1, 8, 0, 1), 0);
+    assert_int_not_equal(device_launch(ks_k_attention, NULL, NULL, NULL, NULL, NULL, NULL, 1, 1 << 20, 1, 1, 8, 0, 1), 0);
+    device_run(ks_k_attention_diff, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 8, 1, 1, 1, 8, 0, 1);
 }
 
 static void test_edge_weights(void **state)
@@ -358,30 +392,19 @@ static void test_edge_weights(void **state)
         batch b = batch_new(&r, SHAPES[c % N_SHAPES], 1 + (int32_t)rng_below(&r, 60), -1, 0, c % 2);
         const size_t n = c ? rng_below(&r, 2000) : 0;
         const int s = c % SAMPLES;
-        int32_t *pairs = device_new(NULL, 2 * n * sizeof *pairs);
-        double *got = device_new(NULL, (size_t)b.at.H * sizeof *got), *twin = device_new(NULL, (size_t)b.at.H * sizeof *twin);
+        int32_t *pairs = host_new(NULL, 2 * n * sizeof *pairs);
+        double got[8], twin[8];
         for (size_t i = 0; i < 2 * n; i++) pairs[i] = (int32_t)rng_below(&r, (size_t)b.sample[s].T);
-        assert_int_equal(cpu.b->edge_weights(cpu.dev[0], twin, b.logp, &b.sample[s], pairs, pairs + n, n, &b.at), 0);
-        assert_int_equal(ks_k_edge_weights(got, b.logp, &b.k_sample[s], pairs, n, b.at.H, b.at.window, NULL), 0);
+        const int32_t *d_pairs = device_new(pairs, 2 * n * sizeof *pairs);
+        double *d_got = device_new(NULL, (size_t)b.at.H * sizeof *d_got);
+        assert_true(b.at.H <= 8);
+        assert_int_equal(all_devices.b->edge_weights(all_devices.dev[0], twin, b.logp, &b.sample[s], pairs, pairs + n, n, &b.at), 0);
+        device_run(ks_k_edge_weights, d_got, b.on.logp, b.on.sample + s, d_pairs, n, b.at.H, b.at.window);
+        device_get(got, d_got, (size_t)b.at.H * sizeof *got);
         for (int32_t h = 0; h < b.at.H; h++) worst_of(&w, relative(got[h], (long double)twin[h]), "case %d, %zu pairs", c, n);
-        free(pairs), free(got), free(twin);
-        batch_free(&b);
+        device_end();
     }
     assert_below("weights of edges", &w, KS_TOLERANCE_MEASURE);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    devices_open(&cpu);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    devices_close(&cpu);
-    return 0;
 }
 
 int main(void)
@@ -390,5 +413,5 @@ int main(void)
         cmocka_unit_test(test_states),  cmocka_unit_test(test_effects),      cmocka_unit_test(test_special_rows),
         cmocka_unit_test(test_lengths), cmocka_unit_test(test_edge_weights),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return device_run_tests(tests);
 }

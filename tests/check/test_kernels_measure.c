@@ -1,6 +1,5 @@
 /* measure.cu against its CPU twin: changes of logits from 1e-30 to 1.5e3, vocabularies from 5 to 262,144 tokens, ties, nothing, infinities;
  * and a row's bits against all that lies beside it. */
-#include "check/check.h"
 #include "check/device.h"
 #include "check/tolerances.h"
 #include "kernels/kernels.h"
@@ -8,8 +7,6 @@
 
 #include <math.h>
 #include <stdio.h>
-
-static devices cpu;
 
 /* Relative error of a probability; below the smallest normal double there are no digits to lose. */
 static double p_error(double got, double want)
@@ -22,14 +19,52 @@ static double same_or_nan(double got, double want)
     return isnan(want) ? (isnan(got) ? 0 : (double)INFINITY) : p_error(got, want);
 }
 
-/* Kernel and twin on n rows; the twin's facts of the baseline feed both. Fills out and twin. */
-static void run(ks_measure *out, ks_measure *twin, const float *e, const float *l, const ks_baseline_row *base,
-                const ks_measure_item *items, size_t n, size_t V)
+/* A case's arrays, on the host and on the device. */
+typedef struct problem {
+    size_t V, bases, n;
+    float *l, *e;           /* [bases, V], [n, V] */
+    ks_baseline_row *base;  /* the twin's facts, which feed both */
+    ks_measure_item *items; /* [n] */
+    const float *d_l, *d_e;
+    const void *d_base, *d_items;
+} problem;
+
+/* Facts of the baseline by kernel and twin, and all that measures need on the device. got [bases]. */
+static void upload(problem *p, ks_baseline_row *got)
+{
+    p->base = host_new(NULL, p->bases * sizeof *p->base);
+    p->d_l = device_new(p->l, p->bases * p->V * sizeof(float));
+    p->d_e = device_new(p->e, p->n * p->V * sizeof(float));
+    p->d_items = device_new(p->items, p->n * sizeof *p->items);
+    void *facts = device_new(NULL, p->bases * sizeof *got);
+    device_run(ks_k_baseline, facts, p->d_l, p->bases, p->V);
+    assert_int_equal(all_devices.b->baseline(all_devices.dev[0], p->base, p->l, p->bases, p->V), 0);
+    device_get(got, facts, p->bases * sizeof *got);
+    p->d_base = device_new(p->base, p->bases * sizeof *p->base);
+}
+
+/* The kernel's own facts instead of the twin's. */
+static void use_facts(problem *p, ks_baseline_row *base)
+{
+    p->base = base;
+    p->d_base = device_new(base, p->bases * sizeof *base);
+}
+
+/* Kernel on rows first .. first + n - 1. Bytes that it leaves alone are 0. */
+static void measure(const problem *p, ks_measure *out, size_t first, size_t n)
 {
     memset(out, 0, n * sizeof *out);
-    memset(twin, 0, n * sizeof *twin);
-    assert_int_equal(ks_k_measure(out, e, l, base, items, n, V, NULL), 0);
-    assert_int_equal(cpu.b->measure(cpu.dev[0], twin, e, l, base, items, n, V), 0);
+    void *d_out = device_new(out, n * sizeof *out);
+    device_run(ks_k_measure, d_out, p->d_e + first * p->V, p->d_l, p->d_base, (const ks_measure_item *)p->d_items + first, n, p->V);
+    device_get(out, d_out, n * sizeof *out);
+}
+
+/* Kernel and twin on all rows. */
+static void run(const problem *p, ks_measure *out, ks_measure *twin)
+{
+    memset(twin, 0, p->n * sizeof *twin);
+    measure(p, out, 0, p->n);
+    assert_int_equal(all_devices.b->measure(all_devices.dev[0], twin, p->e, p->l, p->base, p->items, p->n, p->V), 0);
 }
 
 enum { FIGURES = 6 };
@@ -79,29 +114,29 @@ static void test_against_twin(void **state)
         const size_t V = sizes[c % 5];
         const double scale = scales[c / 5 % 11], spread = (double[]){1, 4, 12}[c / 55];
         const int far = scale > 100 || (scale > 0.1 && c % 4 == 0);
-        float *l = rng_floats(&r, BASES * V, spread), *e = rng_floats(&r, N * V, scale);
-        ks_baseline_row base[BASES], base_twin[BASES];
+        ks_baseline_row base[BASES];
         ks_measure_item items[N];
         ks_measure out[N], twin[N], alone;
+        problem p = {.V = V, .bases = BASES, .n = N, .items = items};
+        p.l = host_own(rng_floats(&r, BASES * V, spread));
+        p.e = host_own(rng_floats(&r, N * V, scale));
         snprintf(what, sizeof what, "case %d, V %zu, scale %g, spread %g", c, V, scale, spread);
         for (size_t i = 0; i < N; i++)
             items[i] = (ks_measure_item){(int64_t)rng_below(&r, BASES), i ? (int32_t)rng_below(&r, V) : -1, i % 4 != 3};
-        for (size_t i = 0; i < N && c % 4 == 0; i++) e[i * V + rng_below(&r, V)] *= 1e3f; /* one token changes much more than the others */
+        for (size_t i = 0; i < N && c % 4 == 0; i++) p.e[i * V + rng_below(&r, V)] *= 1e3f; /* one token changes much more than others */
 
-        assert_int_equal(ks_k_baseline(base, l, BASES, V, NULL), 0);
-        assert_int_equal(cpu.b->baseline(cpu.dev[0], base_twin, l, BASES, V), 0);
-        for (int i = 0; i < BASES; i++) compare_baseline(&w[0][5], &base[i], &base_twin[i], what);
-        run(out, twin, e, l, base_twin, items, N, V);
+        upload(&p, base);
+        for (int i = 0; i < BASES; i++) compare_baseline(&w[0][5], &base[i], &p.base[i], what);
+        run(&p, out, twin);
         for (int i = 0; i < N; i++) compare(w[far], &out[i], &twin[i], what);
 
         /* Alone, with threads in another order. */
-        ks_check_seed((uint64_t)c);
+        device_shuffle((uint64_t)c);
         for (size_t i = 0; i < N; i++) {
-            memset(&alone, 0, sizeof alone);
-            assert_int_equal(ks_k_measure(&alone, e + i * V, l, base_twin, &items[i], 1, V, NULL), 0);
+            measure(&p, &alone, i, 1);
             assert_true(same_bits(&alone, &out[i], sizeof alone));
         }
-        free(l), free(e);
+        device_end();
     }
     for (int k = 0; k < FIGURES; k++) {
         assert_below(NAMES[k], &w[0][k], KS_TOLERANCE_MEASURE);
@@ -115,17 +150,18 @@ static void test_largest_vocabulary(void **state)
     enum { V = 262144 };
     rng r = {10};
     worst w[FIGURES] = {{0}};
-    float *l = rng_floats(&r, V, 3), *e = rng_floats(&r, V, 0.1);
-    const ks_measure_item item = {0, V - 1, true};
-    ks_baseline_row base, base_twin;
+    ks_measure_item item = {0, V - 1, true};
+    ks_baseline_row base;
     ks_measure out, twin;
-    assert_int_equal(ks_k_baseline(&base, l, 1, V, NULL), 0);
-    assert_int_equal(cpu.b->baseline(cpu.dev[0], &base_twin, l, 1, V), 0);
-    compare_baseline(&w[5], &base, &base_twin, "large");
-    run(&out, &twin, e, l, &base_twin, &item, 1, V);
+    problem p = {.V = V, .bases = 1, .n = 1, .items = &item};
+    p.l = host_own(rng_floats(&r, V, 3));
+    p.e = host_own(rng_floats(&r, V, 0.1));
+    upload(&p, &base);
+    compare_baseline(&w[5], &base, p.base, "large");
+    run(&p, &out, &twin);
     compare(w, &out, &twin, "large");
     for (int k = 0; k < FIGURES; k++) assert_below(NAMES[k], &w[k], KS_TOLERANCE_MEASURE);
-    free(l), free(e);
+    device_end();
 }
 
 /* No change, and a change that all logits share: exactly 0. Ties: the lowest ids win, wherever they lie. */
@@ -135,16 +171,19 @@ static void test_nothing(void **state)
     rng r = {7};
     for (size_t V = 5; V < 600; V += 17) {
         worst w[FIGURES] = {{0}};
-        float *l = rng_floats(&r, V, 3), *e = calloc(V, sizeof *e);
         ks_baseline_row base;
         ks_measure m, twin;
-        const ks_measure_item item = {0, -1, true};
-        if (V % 2) l[V - 1] = l[0];
-        else memset(l, 0, V * sizeof *l);
+        ks_measure_item item = {0, -1, true};
+        problem p = {.V = V, .bases = 1, .n = 1, .items = &item};
+        p.l = host_own(rng_floats(&r, V, 3));
+        p.e = host_own(calloc(V, sizeof *p.e));
+        if (V % 2) p.l[V - 1] = p.l[0];
+        else memset(p.l, 0, V * sizeof *p.l);
         for (int common = 0; common < 2; common++) {
-            for (size_t i = 0; i < V && common; i++) e[i] = 700;
-            assert_int_equal(ks_k_baseline(&base, l, 1, V, NULL), 0);
-            run(&m, &twin, e, l, &base, &item, 1, V);
+            for (size_t i = 0; i < V && common; i++) p.e[i] = 700;
+            upload(&p, &base);
+            use_facts(&p, &base);
+            run(&p, &m, &twin);
             assert_int_equal(m.cell.status, KS_CELL_DONE);
             assert_true(m.cell.kl == 0 && m.cell.kl_reverse == 0 && m.cell.js == 0 && m.cell.tv == 0 && m.cell.top_changed == 0);
             assert_true(isnan(m.p_next) && isnan(m.dlogit_next) && m.cell.dlogit_top == (common ? 700 : 0));
@@ -152,13 +191,14 @@ static void test_nothing(void **state)
             compare(w, &m, &twin, "nothing");
         }
         for (int k = 0; k < KS_TOP_K && V % 2 == 0; k++) assert_int_equal(base.top_ids[k], k);
-        memset(e, 0, V * sizeof *e); /* groups of equal changes */
-        for (size_t i = 0; i < V && V % 2 == 0; i++) e[i] = i % 3 == 2 ? 0.5f : 0;
-        run(&m, &twin, e, l, &base, &item, 1, V);
+        memset(p.e, 0, V * sizeof *p.e); /* groups of equal changes */
+        for (size_t i = 0; i < V && V % 2 == 0; i++) p.e[i] = i % 3 == 2 ? 0.5f : 0;
+        upload(&p, &base);
+        run(&p, &m, &twin);
         compare(w, &m, &twin, "ties");
         for (int k = 0; k < KS_TOP_K && V % 2 == 0 && V >= 15; k++) assert_int_equal(m.cell.top_ids[k], 3 * k + 2);
         for (int k = 0; k < FIGURES; k++) assert_true(w[k].value <= KS_TOLERANCE_MEASURE);
-        free(l), free(e);
+        device_end();
     }
 }
 
@@ -173,38 +213,27 @@ static void test_not_finite(void **state)
         for (int at = 0; at < V; at += 99) {
             ks_baseline_row base[2];
             ks_measure m;
-            const ks_measure_item item = {1, 3, true};
+            ks_measure_item item = {1, 3, true};
+            problem p = {.V = V, .bases = 2, .n = 1, .l = l, .e = e, .items = &item};
             float *x = c < 3 ? e : l + V;
             const float keep = x[at];
             x[at] = bad[c % 3];
-            assert_int_equal(ks_k_baseline(base, l, 2, V, NULL), 0);
+            upload(&p, base);
             assert_true(base[0].finite && base[1].finite == (c < 3));
             assert_true(c < 3 || (isnan(base[1].lse) && isnan(base[1].entropy) && isnan(base[1].top_p[0]) && base[1].top_ids[0] == -1));
-            assert_int_equal(ks_k_measure(&m, e, l, base, &item, 1, V, NULL), 0);
+            use_facts(&p, base);
+            measure(&p, &m, 0, 1);
             assert_int_equal(m.cell.status, KS_CELL_NOT_FINITE);
             assert_true(isnan(m.cell.kl) && isnan(m.cell.kl_reverse) && isnan(m.cell.js) && isnan(m.cell.tv) && isnan(m.cell.p_top));
             assert_true(isnan(m.cell.dlogit_top) && isnan(m.p_next) && isnan(m.dlogit_next));
             for (int k = 0; k < KS_TOP_K; k++) assert_true(m.cell.top_ids[k] == -1 && isnan(m.cell.top_p_ablated[k]));
             x[at] = keep;
+            device_end();
         }
     }
-    assert_int_equal(ks_k_measure(NULL, NULL, NULL, NULL, NULL, 0, V, NULL), 0);
-    assert_int_equal(ks_k_baseline(NULL, NULL, 0, V, NULL), 0);
+    device_run(ks_k_measure, NULL, NULL, NULL, NULL, NULL, 0, V);
+    device_run(ks_k_baseline, NULL, NULL, 0, V);
     free(l), free(e);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    devices_open(&cpu);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    devices_close(&cpu);
-    return 0;
 }
 
 int main(void)
@@ -215,5 +244,5 @@ int main(void)
         cmocka_unit_test(test_nothing),
         cmocka_unit_test(test_not_finite),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return device_run_tests(tests);
 }
