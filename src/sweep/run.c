@@ -192,7 +192,7 @@ static int compute(run *r, size_t i, ks_weights *weights)
     KS_TRY(ks_collector_name_tokens(r->collectors[i]));
     r->stopped = served.stopped;
     const long long done = ks_collector_done(r->collectors[i]);
-    if (!served.stopped && t->plan->n_units) ks_log(KS_LOG_INFO, "%s: done in %.1f s", t->name, ks_seconds() - begin);
+    if (!served.stopped && t->plan->n_units) ks_log(KS_LOG_INFO, "%s: done in %.2f s", t->name, ks_seconds() - begin);
     if (served.stopped) ks_log(KS_LOG_INFO, "%s: %lld of %lld cells done in %.1f s", t->name, done, cells, ks_seconds() - begin);
 done:
     return rc;
