@@ -18,7 +18,7 @@ owners = {
     r"mpi\.h": {"src/sweep/comm.c"},
     r"hdf5(_hl)?\.h|H5.*\.h": {"src/base/h5.h", "src/sweep/results_h5.h", "src/sweep/results_h5.c"},
     r"cjson/.*": {"src/base/json.h"},
-    r"gsl/.*": {"analysis/stats.c"},
+    r"gsl/.*": {"analysis/distributions.c"},
     r"pcre2\.h": {"src/input/tokenizer_regex.c"},
     r"cuda.*\.h|cublas.*\.h": {"src/compute/cuda/gpu_cuda.c"},
     r"nccl\.h": {"src/compute/cuda/gpu_nccl.c"},

@@ -1,4 +1,5 @@
 /* Statistics against mpmath (fixtures/make_stats.py) and against the published study. */
+#include "analysis/distributions.h"
 #include "analysis/stats.h"
 
 #include <math.h>
