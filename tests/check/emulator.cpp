@@ -432,14 +432,19 @@ static void run_block()
     if (left) fail_divergent();
 }
 
+/* The seed of the environment, if there was no other. */
+static void seed_once()
+{
+    if (seeded) return;
+    const char *text = getenv("KS_CHECK_SEED");
+    random_state = (text ? strtoull(text, nullptr, 10) : 1) * 0x9e3779b97f4a7c15u;
+    seeded = true;
+}
+
 static void run(const char *name, size_t limit, dim3 grid, dim3 block, size_t shared, const std::function<void()> &body)
 {
     std::lock_guard<std::mutex> held(lock);
-    if (!seeded) {
-        const char *text = getenv("KS_CHECK_SEED");
-        random_state = (text ? strtoull(text, nullptr, 10) : 1) * 0x9e3779b97f4a7c15u;
-        seeded = true;
-    }
+    seed_once();
     launch_number++;
     kernel_name = name;
     kernel_body = &body;
@@ -513,6 +518,33 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t 
 extern "C" void ks_check_seed(uint64_t seed)
 {
     ks_emu::seed(seed);
+}
+
+extern "C" uint64_t ks_check_random()
+{
+    std::lock_guard<std::mutex> held(ks_emu::lock);
+    ks_emu::seed_once();
+    return ks_emu::random_next();
+}
+
+struct ks_check_work {
+    std::function<void()> run;
+};
+static void (*run_later)(void *stream, ks_check_work *work);
+
+extern "C" void ks_check_submit(void (*later)(void *stream, ks_check_work *work))
+{
+    run_later = later;
+    ks_emu::submit = [](void *stream, std::function<void()> work) {
+        if (stream) run_later(stream, new ks_check_work{std::move(work)});
+        else work();
+    };
+}
+
+extern "C" void ks_check_run(ks_check_work *work)
+{
+    work->run();
+    delete work;
 }
 
 extern "C" cudaError_t cudaGetLastError()

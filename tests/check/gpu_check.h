@@ -1,10 +1,11 @@
 /* gpu_check.h - src/compute/cuda/gpu.h without a GPU, made to find faults of the host code. What is against the contract of gpu.h ends the
  * program with a line on stderr:
  *
- *   - device memory is pages of its own, closed while host code runs (a touch is a segmentation fault; without protection keys now and
- *     then only), a closed page behind each allocation, filled with NaN when allocated
- *   - uploads and downloads need pinned memory; what is uploaded must be unchanged when the queue is known to have passed it, what is
- *     downloaded is NaN until then
+ *   - device memory is pages of its own, closed while host code runs (a touch is a segmentation fault), a closed page behind each
+ *     allocation, filled with NaN when allocated
+ *   - nothing in a queue runs before something is waited for, and then in an order that a seed decides (queues.h)
+ *   - uploads and downloads need pinned memory; what is uploaded is read when the queue comes to it, and must be unchanged until the host
+ *     knows that it has passed; what is downloaded is NaN until then
  *   - copies, products and zeroes stay inside one allocation; whatever is allocated is freed before ks_gpu_close */
 #ifndef KS_TESTS_CHECK_GPU_CHECK_H
 #define KS_TESTS_CHECK_GPU_CHECK_H
@@ -20,8 +21,8 @@ typedef struct ks_gpu_check_count {
 } ks_gpu_check_count;
 ks_gpu_check_count ks_gpu_check_counted(void);
 
-/* For group_check.c: these bytes are inside one allocation, or the program ends; a copy that may touch device memory on either side. */
-void ks_gpu_check_touch(const ks_gpu *g, const void *device, size_t bytes, const char *what);
-void ks_gpu_check_copy(ks_gpu *g, void *dst, const void *src, size_t bytes);
+/* For group_check.c. n bytes that another GPU has sent arrive in the side queue, and n bytes leave from it, which runs it to its end. */
+int ks_gpu_check_arrive(ks_gpu *g, void *device, const void *bytes, size_t n);
+void ks_gpu_check_leave(ks_gpu *g, void *bytes, const void *device, size_t n);
 
 #endif

@@ -1,5 +1,5 @@
-/* group.h between processes of one host: a piece of what is broadcast at a time goes through shared memory. A broadcast is over when its
- * call returns, so it is the call that waits, `patience` seconds at most, for members that do not come. */
+/* group.h between processes of one host: a piece of what is broadcast at a time goes through shared memory. It is the call that
+ * sends and receives, and waits, `patience` seconds at most, for members that do not come; on the device it is later (queues.h). */
 #define _GNU_SOURCE
 #include "compute/cuda/group.h"
 
@@ -124,7 +124,6 @@ int ks_gpu_group_broadcast(ks_gpu_group *q, void *device, size_t bytes, int from
 {
     int rc = KS_OK;
     board *b = q->b;
-    ks_gpu_check_touch(q->gpu, device, bytes, "broadcast");
     for (size_t at = 0, n; at < bytes; at += n) {
         KS_REQUIRE(!*q->why, KS_EMACHINE, "%s", q->why);
         n = bytes - at < PIECE ? bytes - at : PIECE;
@@ -132,7 +131,7 @@ int ks_gpu_group_broadcast(ks_gpu_group *q, void *device, size_t bytes, int from
         const uint64_t now = ++q->pieces;
         if (from == q->member) {
             for (int i = 0; i < q->members; i++) KS_TRY(await(q, &b->seen[i], now - 1));
-            ks_gpu_check_copy(q->gpu, b->piece, mine, n);
+            ks_gpu_check_leave(q->gpu, b->piece, mine, n);
             b->bytes = bytes;
             b->from = from;
             atomic_store(&b->posted, now);
@@ -143,7 +142,7 @@ int ks_gpu_group_broadcast(ks_gpu_group *q, void *device, size_t bytes, int from
                         b->from, b->bytes);
                 abort();
             }
-            ks_gpu_check_copy(q->gpu, mine, b->piece, n);
+            KS_TRY(ks_gpu_check_arrive(q->gpu, mine, b->piece, n));
         }
         atomic_store(&b->seen[q->member], now);
     }

@@ -48,7 +48,7 @@ int ks_gpu_reach(ks_gpu *g, int i);            /* the host waits until mark i ha
 int ks_gpu_after(ks_gpu *g, int queue, int i); /* what is queued from here on waits for where mark i is now */
 
 /* A kernel's launcher gets the main queue from ks_gpu_stream, asked for anew each time, and what it returns goes to ks_gpu_launched at
- * once: between the two device memory is open to it. */
+ * once. */
 void *ks_gpu_stream(ks_gpu *g);
 int ks_gpu_launched(ks_gpu *g, int error, const char *what);
 
