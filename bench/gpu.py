@@ -108,22 +108,28 @@ class DeviceMemory:
 
 
 class Model:
-    """A model of a published shape, on disk from its first use on."""
+    """A model of a published shape."""
 
     def __init__(self, bench, shape, layers):
-        self.shape, self.config = shape, synthetic.configuration(shape, layers)
-        self.layers, self.bytes = self.config["num_hidden_layers"], synthetic.weight_bytes(self.config)
+        self.bench, self.shape, self.config = bench, shape, synthetic.configuration(shape, layers)
+        self.layers, self.bytes, self.runs = self.config["num_hidden_layers"], synthetic.weight_bytes(self.config), {}
         self.path = os.path.join(bench.models, f"{shape}-{self.layers}-layers-{bench.args.samples}-samples")
         self.corpus = os.path.join(self.path, "corpus.json")
-        self.runs = {}
-        if not os.path.exists(os.path.join(self.path, "config.json")) and shutil.disk_usage(bench.models).free < 1.02 * self.bytes:
+        whole = self.layers == synthetic.SHAPES[shape]["num_hidden_layers"]
+        self.name = f"{shape} shape" + ("" if whole else f", {self.layers} layers")
+
+    def fits_on_disk(self):
+        there = os.path.exists(os.path.join(self.path, "config.json"))
+        return there or shutil.disk_usage(self.bench.models).free > 1.02 * self.bytes
+
+    def make(self):
+        """In a process of its own: what it uses would count as the peak memory of processes that are started later."""
+        if not self.fits_on_disk():
             raise Failed(f"{self.path}: needs {self.bytes / 1e9:.1f} GB of disk; --models names another place, --layers cuts layers")
-        begin = time.perf_counter()  # in a process of its own: what it uses would count as the peak memory of those that are started later
-        result_of([sys.executable, os.path.join(HERE, "synthetic.py"), shape, self.path, "--layers", str(self.layers), "--samples",
-                   str(bench.args.samples)])
-        bench.say(f"{self.path}: {self.bytes / 1e9:.2f} GB, {time.perf_counter() - begin:.1f} s")
-        self.whole = self.layers == synthetic.SHAPES[shape]["num_hidden_layers"]
-        self.name = f"{shape} shape" + ("" if self.whole else f", {self.layers} layers")
+        begin = time.perf_counter()
+        result_of([sys.executable, os.path.join(HERE, "synthetic.py"), self.shape, self.path, "--layers", str(self.layers), "--samples",
+                   str(self.bench.args.samples)])
+        self.bench.say(f"{self.path}: {self.bytes / 1e9:.2f} GB, {time.perf_counter() - begin:.1f} s")
 
 
 class Bench:
@@ -146,7 +152,10 @@ class Bench:
         self.say(f"{measure}: {value}")
 
     def main_model(self):
-        self._main = self._main or Model(self, self.args.shape, self.args.layers)
+        if not self._main:
+            model = Model(self, self.args.shape, self.args.layers)
+            model.make()
+            self._main = model
         return self._main
 
     def verdict(self, met):
@@ -168,7 +177,7 @@ class Bench:
             return json.loads(result_of([self.kosweep, "plan", "--json", *self.options(model, *what)]))
 
         p = ask(sweep, precision, weights, samples)
-        trunk = ask(LAYERS, precision, RESIDENT, samples, "trunk")["flops"]
+        trunk = ask(LAYERS, precision, weights, samples, "trunk")["flops_whole"]
         states = trunk + p["flops"] - p["flops_whole"]  # of a sample that is cut, the trunk is computed again
         head = 2.0 * model.config["hidden_size"] * model.config["vocab_size"] * p["branches"]
         n = self.products
@@ -323,16 +332,16 @@ class Bench:
     def part_streamed(self):
         a = self.args
         limit = int(float(a.limit[:-1]) * UNITS[a.limit[-1]]) if a.limit[-1] in UNITS else int(a.limit)
-        layers = a.big_layers or synthetic.SHAPES[a.big_shape]["num_hidden_layers"]
-        while layers > 1 and synthetic.weight_bytes(synthetic.configuration(a.big_shape, layers)) > 0.95 * shutil.disk_usage(self.models).free:
-            layers -= 1
-        model = Model(self, a.big_shape, layers)
+        model = Model(self, a.big_shape, a.big_layers)
+        while not model.fits_on_disk() and model.layers > 1:
+            model = Model(self, a.big_shape, model.layers - 1)
         if self.gpu and a.big_shape != "tiny" and model.bytes < 1.5 * limit:
-            self.row(f"{model.name} in {a.limit}", f"not run: its {model.bytes / 1e9:.1f} GB (as many layers as the disk holds) need no streaming")
+            self.row(f"{model.name} in {a.limit}", f"not run: its {model.bytes / 1e9:.1f} GB need no streaming, and the disk holds no more")
             return
+        model.make()
         some = a.big_samples if 0 < a.big_samples < a.samples else 0
         what = f"triangle, {model.name}, {some or a.samples} samples, `full`"
-        streamed = ("--weights", "streamed", "--memory", a.limit)
+        streamed = ("--weights", "streamed" if a.big_shape == "tiny" else "auto", "--memory", a.limit)
         plan, r = self.plan(model, TRIANGLE, "full", streamed, some), self.run(model, TRIANGLE, "full", streamed, some, runs=1)
         used = r["device"] if self.gpu else r["host"]
         kept = "memory kept" if used is None else f"memory kept{self.verdict(used <= limit)}"
@@ -351,20 +360,21 @@ class Bench:
     def part_cold(self):
         model = self.main_model()
         files = [os.path.join(model.path, n) for n in sorted(os.listdir(model.path)) if n.endswith(".safetensors")]
-        how, left = drop_caches(files)
-        ways = [(read_all(files, 1), "one thread")]
-        drop_caches(files)
-        ways.append((read_all(files, 8), "eight threads"))
-        seconds, threads = min(ways)
-        drop_caches(files)
-        r = self.run(model, LAYERS, "full", runs=1)
         size = sum(os.path.getsize(f) for f in files)
+        times = {"one thread": [], "eight threads": [], "scan": []}
+        for _ in range(self.args.runs):
+            for name, work in (("one thread", lambda: read_all(files, 1)), ("eight threads", lambda: read_all(files, 8)),
+                               ("scan", lambda: self.run(model, LAYERS, "full", runs=1)["whole"])):
+                how, left = drop_caches(files)
+                times[name].append(work())
+        scan, one, eight = (statistics.median(times[name]) for name in ("scan", "one thread", "eight threads"))
+        seconds, threads = min((one, "one thread"), (eight, "eight threads"))
         self.row(f"reading the {size / 1e9:.3g} GB of weights, cold ({how}; {100 * left:.0f} % still cached after it)",
-                 f"{seconds:.2f} s, {size / seconds * 1e-9:.2f} GB/s ({threads})")
-        self.row("layer scan, `full`, cold, the whole program", f"{r['whole']:.2f} s")
+                 f"{seconds:.2f} s, {size / seconds * 1e-9:.2f} GB/s ({threads}; median of {self.args.runs}, in turn with the scan)")
+        self.row("layer scan, `full`, cold, the whole program", f"{scan:.2f} s")
         note = "" if left < 0.02 else " (the cache was not dropped: no figure)"
-        self.row("cold layer scan / reading the weights" + note, f"{r['whole'] / seconds:.2f}",
-                 f"<= 1.15{self.verdict(r['whole'] <= 1.15 * seconds) if not note else ''}")
+        self.row("cold layer scan / reading the weights" + note, f"{scan / seconds:.2f}",
+                 f"<= 1.15{self.verdict(scan <= 1.15 * seconds) if not note else ''}")
 
     # ---- the report ----
 
