@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "input/options.h"
-#include "plan/forecast.h"
+#include "plan/costs.h"
 #include "sweep/results.h"
 #include "sweep/run.h"
 #include "sweep/task.h"
@@ -13,6 +13,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static void help(void)
@@ -22,7 +23,8 @@ static void help(void)
         "Prints what a sweep would compute: cells, branches, FLOPs, bytes, memory, passes, balance, efficiency. Nothing is swept.\n\n%s\n"
         "Examples\n"
         "  kosweep plan config/layer_scan.json --ranks 8\n"
-        "  kosweep plan --model models/box --corpus corpus/attention_samples_universal.json --all-windows --json\n",
+        "  kosweep plan --model models/box --corpus corpus/attention_samples_universal.json --all-windows --json\n"
+        "  kosweep plan --model Qwen/Qwen2.5-Coder-7B-Instruct --corpus corpus/attention_samples_universal.json --device h200\n",
         ks_options_help);
 }
 
@@ -30,9 +32,12 @@ typedef struct plan_facts {
     double flops_per_second; /* of a rank: one product with this model's weights, measured now */
     ks_service service;
     ks_forecast *forecast; /* of ranks of this speed, with root's service */
-    double efficiency;     /* ideal time (FLOPs divide evenly, no sample is cut, root costs nothing) over predicted time */
-    double flush;          /* root's seconds for a flush, whatever is in it */
-    double compute;        /* seconds of the rank that computes longest */
+    ks_cost_model model;   /* --device: its gpu is not NULL, and forecast is part of: */
+    ks_gpu_forecast *on_gpu;
+    int64_t fixed_bytes; /* beside activations and weights */
+    double efficiency;   /* ideal time (FLOPs divide evenly, no sample is cut, root costs nothing) over predicted time */
+    double flush;        /* root's seconds for a flush, whatever is in it */
+    double compute;      /* seconds of the rank that computes longest */
     int64_t bytes_read, weight_bytes, memory_bytes;
     int32_t passes; /* of the rank that has most */
     double balance; /* mean load over largest load */
@@ -174,37 +179,113 @@ done:
     return rc;
 }
 
-static int gather_facts(const ks_task *t, const ks_config *cfg, plan_facts *f)
+/* Bytes of weights on a GPU: f16 is widened there. */
+static int64_t device_weights(const ks_task *t)
+{
+    return ks_weights_predict(t->model, t->source) * (t->problem.arch->dtype == KS_F16 ? 2 : 1);
+}
+
+/* Forecast, and what follows from it, of ranks on this machine. */
+static int act_out(const ks_task *t, const ks_config *cfg, plan_facts *f)
 {
     int rc = KS_OK;
     const ks_plan *p = t->plan;
     double *speed = NULL;
-    const int64_t weights = ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
+    KS_TRY(measure_speed(t, cfg, &f->flops_per_second));
+    KS_NEW(speed, p->ranks);
+    for (int r = 0; r < p->ranks; r++) speed[r] = f->flops_per_second;
+    KS_TRY(ks_forecast_new(&f->forecast, &t->problem, p->units, p->n_units, t->budget, p->ranks, speed, &f->service));
+    for (int r = 0; r < p->ranks; r++) f->bytes_read += f->forecast->passes[r] * ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
+    f->compute = ks_forecast_top(f->forecast) / f->flops_per_second;
+    f->weight_bytes = ks_weights_predict(t->model, t->source);
+    f->fixed_bytes = KS_PROGRAM_BYTES;
+    f->memory_bytes = p->forecast->peak_bytes + f->weight_bytes + f->fixed_bytes;
+done:
+    free(speed);
+    return rc;
+}
+
+/* The same of GPUs of the table. */
+static int act_out_on_gpus(const ks_task *t, const ks_config *cfg, plan_facts *f)
+{
+    int rc = KS_OK;
+    const ks_plan *p = t->plan;
+    f->model.arch = t->problem.arch;
+    f->model.precision = cfg->precision;
+    f->model.streamed = t->source == KS_WEIGHTS_STREAMED;
+    f->service.root_loss = 0; /* root's GPU goes on while root serves */
+    KS_TRY(ks_gpu_forecast_new(&f->on_gpu, &f->model, &t->problem, p->units, p->n_units, t->budget, p->ranks, &f->service));
+    f->forecast = f->on_gpu->forecast;
+    f->flops_per_second = f->on_gpu->all.seconds > 0 ? p->flops / f->on_gpu->all.seconds : ks_cost_speed(&f->model);
+    f->bytes_read = (int64_t)f->on_gpu->all.copied;
+    f->compute = f->on_gpu->busiest;
+    f->weight_bytes = device_weights(t);
+    f->fixed_bytes = KS_GPU_FIXED_BYTES;
+    f->memory_bytes = f->forecast->peak_bytes + f->weight_bytes + f->fixed_bytes;
+done:
+    return rc;
+}
+
+static int gather_facts(const ks_task *t, const ks_config *cfg, plan_facts *f)
+{
+    int rc = KS_OK;
+    const ks_plan *p = t->plan;
     f->service = (ks_service){.root_pass = ROOT_PASS_SECONDS,
                               .reply = REPLY_SECONDS,
                               .max_seconds = LONGEST_PASS_SECONDS,
                               .root_loss = 1.0 / (cfg->threads ? cfg->threads : ks_default_threads())};
-    KS_TRY(measure_speed(t, cfg, &f->flops_per_second));
     KS_TRY(measure_service(t, cfg, f));
-    KS_NEW(speed, p->ranks);
-    for (int r = 0; r < p->ranks; r++) speed[r] = f->flops_per_second;
-    KS_TRY(ks_forecast_new(&f->forecast, &t->problem, p->units, p->n_units, t->budget, p->ranks, speed, &f->service));
-    for (int r = 0; r < p->ranks; r++) f->bytes_read += f->forecast->passes[r] * weights;
+    KS_TRY(f->model.gpu ? act_out_on_gpus(t, cfg, f) : act_out(t, cfg, f));
     const double top = ks_forecast_top(f->forecast);
     f->passes = ks_forecast_passes(f->forecast);
-    f->compute = top / f->flops_per_second;
     f->balance = top > 0 ? p->flops / p->ranks / top : 1;
     f->efficiency = f->forecast->seconds > 0 ? p->whole_flops / p->ranks / f->flops_per_second / f->forecast->seconds : 1;
-    f->weight_bytes = ks_weights_predict(t->model, t->source);
-    f->memory_bytes = p->forecast->peak_bytes + f->weight_bytes + KS_PROGRAM_BYTES;
 done:
-    free(speed);
     return rc;
 }
 
 static int add_number(cJSON *o, const char *key, double value)
 {
     return cJSON_AddNumberToObject(o, key, value) ? KS_OK : ks_error(KS_EMACHINE, "out of memory");
+}
+
+static int add_times(cJSON *o, const char *key, const char *const *names, const double *seconds)
+{
+    int rc = KS_OK;
+    cJSON *times = cJSON_AddObjectToObject(o, key);
+    KS_REQUIRE(times, KS_EMACHINE, "out of memory");
+    for (int i = 0; names[i]; i++) KS_TRY(add_number(times, names[i], seconds[i]));
+done:
+    return rc;
+}
+
+/* Of the peak of the units that products run on, while any GPU computes. */
+static double share_of_peak(const plan_facts *f)
+{
+    const ks_cost *c = &f->on_gpu->all;
+    return c->seconds > 0 ? c->products / c->seconds / ks_cost_peak(&f->model) : 0;
+}
+
+static int add_device(cJSON *o, const ks_task *t, const plan_facts *f)
+{
+    int rc = KS_OK;
+    const ks_gpu_forecast *g = f->on_gpu;
+    const double seconds = f->forecast->seconds > 0 ? f->forecast->seconds : 1;
+    cJSON *d = cJSON_AddObjectToObject(o, "device");
+    KS_REQUIRE(d && cJSON_AddStringToObject(d, "name", f->model.gpu->name) &&
+                   cJSON_AddStringToObject(d, "weights", f->model.streamed ? "streamed" : "resident"),
+               KS_EMACHINE, "out of memory");
+    KS_TRY(add_number(d, "memory_bytes", (double)f->model.gpu->memory));
+    KS_TRY(add_number(d, "seconds", g->all.seconds));
+    KS_TRY(add_number(d, "pass_seconds", g->longest.seconds));
+    KS_TRY(add_times(d, "parts", ks_cost_parts, g->all.part));
+    KS_TRY(add_times(d, "bounds", ks_cost_bounds, g->all.bound));
+    KS_TRY(add_number(d, "products_flops", g->all.products));
+    KS_TRY(add_number(d, "share_of_peak", share_of_peak(f)));
+    KS_TRY(add_number(d, "cells_per_second", (double)t->plan->cells / seconds));
+    KS_TRY(add_number(d, "samples_per_second", (double)t->problem.n_samples / seconds));
+done:
+    return rc;
 }
 
 static int print_json(const ks_task *t, const plan_facts *f)
@@ -221,7 +302,7 @@ static int print_json(const ks_task *t, const plan_facts *f)
     KS_TRY(add_number(o, "flops_plain", p->plain_flops));
     KS_TRY(add_number(o, "bytes_read", (double)f->bytes_read));
     KS_TRY(add_number(o, "memory_bytes", (double)f->memory_bytes));
-    KS_TRY(add_number(o, "activation_bytes", (double)p->forecast->peak_bytes));
+    KS_TRY(add_number(o, "activation_bytes", (double)(f->memory_bytes - f->weight_bytes - f->fixed_bytes)));
     KS_TRY(add_number(o, "weight_bytes", (double)f->weight_bytes));
     KS_TRY(add_number(o, "passes", f->passes));
     KS_TRY(add_number(o, "balance", f->balance));
@@ -234,6 +315,7 @@ static int print_json(const ks_task *t, const plan_facts *f)
     KS_TRY(add_number(o, "seconds_per_flush", f->flush));
     KS_TRY(add_number(o, "units", (double)p->n_units));
     KS_TRY(add_number(o, "flops_whole", p->whole_flops));
+    if (f->on_gpu) KS_TRY(add_device(o, t, f));
     KS_REQUIRE(ranks = cJSON_AddArrayToObject(o, "ranks"), KS_EMACHINE, "out of memory");
     for (int r = 0; r < p->ranks; r++) {
         cJSON *rank = cJSON_CreateObject();
@@ -271,23 +353,58 @@ static void print_ranks(const ks_forecast *f)
            sum[0] / n, high[0], low[1], sum[1] / n, high[1], low[2], sum[2] / n, high[2]);
 }
 
-static void print_text(const ks_task *t, const plan_facts *f)
+static void print_head(const ks_task *t, const plan_facts *f)
 {
     const ks_plan *p = t->plan;
-    printf("%s (%s, %d layers)\n", t->name, t->problem.arch->family, t->problem.arch->L);
-    printf("  samples        %zu\n", t->problem.n_samples);
+    printf("%s (%s, %d layers)", t->name, t->problem.arch->family, t->problem.arch->L);
+    if (f->on_gpu) printf(" on %s, as docs/costs.md predicts it", f->model.gpu->title);
+    printf("\n  samples        %zu\n", t->problem.n_samples);
     printf("  cells          %lld (%zu variants a sample)\n", (long long)p->cells, t->grid->n_variants);
     printf("  branches       %lld with %lld stored rows\n", (long long)p->branches, (long long)p->rows);
     printf("  FLOPs          %.4g; two whole forwards a cell would need %.4g, %.1f times as many\n", p->flops, p->plain_flops,
            p->plain_flops / p->flops);
-    printf("  weights        %s, %.1f MB read in all\n", t->source == KS_WEIGHTS_STREAMED ? "streamed" : "resident",
-           (double)f->bytes_read / 1e6);
-    printf("  memory a rank  %.1f MB: %.1f activations, %.1f weights, %.1f the program itself\n", (double)f->memory_bytes / 1e6,
-           (double)p->forecast->peak_bytes / 1e6, (double)f->weight_bytes / 1e6, KS_PROGRAM_BYTES / 1e6);
+    printf("  weights        %s, %.1f MB %s\n", t->source == KS_WEIGHTS_STREAMED ? "streamed" : "resident", (double)f->bytes_read / 1e6,
+           f->on_gpu ? "copied to GPUs in all" : "read in all");
+    printf("  memory a rank  %.1f MB: %.1f activations, %.1f weights, %.1f %s\n", (double)f->memory_bytes / 1e6,
+           (double)(f->memory_bytes - f->weight_bytes - f->fixed_bytes) / 1e6, (double)f->weight_bytes / 1e6, (double)f->fixed_bytes / 1e6,
+           f->on_gpu ? "CUDA and cuBLAS" : "the program itself");
     printf("  ranks          %d, %zu units, at most %d pass%s a rank, balance %.1f %%\n", p->ranks, p->n_units, f->passes,
            f->passes == 1 ? "" : "es", 100 * f->balance);
-    printf("  time           about %.3g s, if every rank is as fast as this machine's %.0f GFLOP/s (measured now)\n", f->forecast->seconds,
-           f->flops_per_second / 1e9);
+}
+
+static void print_shares(const char *label, const char *const *names, const double *seconds, double all)
+{
+    printf("  %-14s ", label);
+    for (int i = 0; names[i]; i++) printf("%s%s %.1f %%", i ? ", " : "", names[i], all > 0 ? 100 * seconds[i] / all : 0);
+    printf("\n");
+}
+
+static void print_times(const ks_task *t, const plan_facts *f)
+{
+    const ks_plan *p = t->plan;
+    const ks_gpu_forecast *g = f->on_gpu;
+    if (!g) {
+        printf("  time           about %.3g s, if every rank is as fast as this machine's %.0f GFLOP/s (measured now)\n",
+               f->forecast->seconds, f->flops_per_second / 1e9);
+        return;
+    }
+    int most = 0;
+    for (int i = 1; i < KS_COST_BOUNDS; i++)
+        if (g->all.bound[i] > g->all.bound[most]) most = i;
+    printf("  time           about %.3g s, the longest pass %.3g s: %.4g cells/s, %.3g samples/s; not yet held against a GPU\n",
+           f->forecast->seconds, g->longest.seconds, (double)p->cells / f->forecast->seconds,
+           (double)t->problem.n_samples / f->forecast->seconds);
+    print_shares("parts", ks_cost_parts, g->all.part, g->all.seconds);
+    print_shares("waits for", ks_cost_bounds, g->all.bound, g->all.seconds);
+    printf("  bound by       %s; products are done at %.0f %% of the GPU's %.0f TFLOP/s\n", ks_cost_bounds[most], 100 * share_of_peak(f),
+           ks_cost_peak(&f->model) / 1e12);
+}
+
+static void print_text(const ks_task *t, const plan_facts *f)
+{
+    const ks_plan *p = t->plan;
+    print_head(t, f);
+    print_times(t, f);
     printf("  efficiency     %.1f %%: cutting samples costs %.1f %% more FLOPs, the rest is waiting\n", 100 * f->efficiency,
            100 * (p->flops / p->whole_flops - 1));
     if (f->note) printf("  root           not measured: %s\n", f->note);
@@ -298,27 +415,73 @@ static void print_text(const ks_task *t, const plan_facts *f)
     if (p->ranks > 1) print_ranks(f->forecast);
 }
 
+static void print_devices(void)
+{
+    printf("%-10s %-30s %9s %9s %9s %7s %7s %7s %7s\n", "name", "GPU", "bf16", "fp32", "fp64", "memory", "GB/s", "host", "link");
+    for (const ks_gpu_facts *g = ks_gpus; g->name; g++)
+        printf("%-10s %-30s %9.0f %9.1f %9.2f %7.0f %7.0f %7.0f %7.0f\n", g->name, g->title, g->bf16 / 1e12, g->fp32 / 1e12, g->fp64 / 1e12,
+               (double)g->memory / 1e9, g->bandwidth / 1e9, g->host / 1e9, g->interconnect / 1e9);
+    printf("peak TFLOP/s (bf16: dense, on tensor cores, summed in fp32), GB; host, link: GB/s in one direction, 0: by way of the host\n");
+}
+
+/* Bytes that a rank may use of its GPU, or of this host. */
+static int memory_of(const ks_config *cfg, const ks_gpu_facts *gpu, int64_t *out)
+{
+    int rc = KS_OK;
+    *out = gpu ? gpu->memory : ks_task_memory(cfg, 1);
+    if (!gpu) goto done;
+    if (cfg->memory_bytes && cfg->memory_bytes < (uint64_t)*out) *out = (int64_t)cfg->memory_bytes;
+    KS_REQUIRE(*out > KS_GPU_FIXED_BYTES, KS_EMACHINE, "--memory %.1f MB: CUDA alone takes about %.1f MB of a GPU", (double)*out / 1e6,
+               (double)KS_GPU_FIXED_BYTES / 1e6);
+    *out -= KS_GPU_FIXED_BYTES;
+done:
+    return rc;
+}
+
+static int prepare(ks_task **t, const ks_config *cfg, size_t i, const ks_corpus *corpus, const ks_gpu_facts *gpu)
+{
+    int rc = KS_OK;
+    int64_t memory = 0;
+    KS_TRY(memory_of(cfg, gpu, &memory));
+    KS_TRY(ks_task_prepare(t, cfg, i, corpus, cfg->ranks, memory));
+    if (gpu && !ks_model_has_weights((*t)->model))
+        ks_log(KS_LOG_WARN, "%s: no weights here; planned by config.json, as if all of them were %s", (*t)->dir,
+               ks_dtype_name((*t)->problem.arch->dtype));
+    /* Weights that are widened take the place of activations. */
+    if (gpu && (*t)->problem.arch->dtype == KS_F16)
+        KS_TRY(ks_task_plan(*t, cfg->ranks, memory - ks_weights_predict((*t)->model, (*t)->source)));
+done:
+    return rc;
+}
+
 int ks_cmd_plan(int argc, char **argv)
 {
     int rc = KS_OK;
     ks_config *cfg = NULL;
     ks_corpus *corpus = NULL;
+    const ks_gpu_facts *gpu = NULL;
     KS_TRY(ks_options_parse(&cfg, "plan", argc, argv));
     if (cfg->help || cfg->version) {
         if (cfg->help) help();
         else puts("kosweep " KS_VERSION);
         goto done;
     }
+    if (cfg->device && !strcmp(cfg->device, "list")) {
+        print_devices();
+        goto done;
+    }
+    if (cfg->device) KS_TRY(ks_gpu_find(&gpu, cfg->device));
     KS_REQUIRE(cfg->corpus, KS_EUSAGE, "no corpus: give --corpus FILE or \"corpus\" in the configuration");
     KS_TRY(ks_corpus_load(&corpus, cfg->corpus));
     for (size_t i = 0; i < cfg->n_models; i++) {
         ks_task *t = NULL;
-        plan_facts f = {0};
-        KS_TRY(ks_task_prepare(&t, cfg, i, corpus, cfg->ranks, ks_task_memory(cfg, 1)));
-        rc = gather_facts(t, cfg, &f);
+        plan_facts f = {.model.gpu = gpu};
+        rc = prepare(&t, cfg, i, corpus, gpu);
+        if (!rc) rc = gather_facts(t, cfg, &f);
         if (!rc && cfg->json) rc = print_json(t, &f);
         else if (!rc) print_text(t, &f);
-        ks_forecast_free(f.forecast);
+        if (f.on_gpu) ks_gpu_forecast_free(f.on_gpu);
+        else ks_forecast_free(f.forecast);
         free(f.note);
         ks_task_free(t);
         KS_TRY(rc);

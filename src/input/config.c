@@ -561,6 +561,7 @@ void ks_config_free(ks_config *c)
     free(c->output);
     free(c->output_json);
     free(c->texts);
+    free(c->device);
     free(c);
 }
 

@@ -80,6 +80,7 @@ typedef struct ks_config {
     int weights;           /* KS_SOURCE_*: weights stay mapped, or are streamed layer by layer */
     uint64_t memory_bytes; /* 0: automatic */
     int ranks;             /* plan: 1 by default */
+    char *device;          /* plan: a GPU of the table (plan/devices.h) to plan for, "list", or NULL: this machine */
     bool json;             /* plan, tokens: for scripts */
     char *texts;           /* tokens --texts, or NULL */
     bool help, version;    /* --help, --version: nothing else was looked at */

@@ -43,6 +43,7 @@ const char ks_options_help[] =
     "  --memory BYTES         limit of a rank's memory: 1500000000, 512M, 2G (default: 60 % of what is free, shared by a host's ranks)\n"
     "  --checkpoint SECONDS   how much work of a rank a kill may cost, about; 0: as little as can be (default 20)\n"
     "  --ranks N              plan: the number of ranks to plan for (default 1)\n"
+    "  --device NAME          plan: predict time and memory on a GPU that need not be here: h100, h200 ...; list: all that are known\n"
     "Result\n"
     "  --output FILE.h5       (default results.h5); FILE.json writes FILE.h5 and its JSON\n"
     "  --resume               go on with the output file: compute what is missing in it; no file: begin\n"
@@ -84,6 +85,7 @@ enum opt {
     O_CHECKPOINT,
     O_MEMORY,
     O_RANKS,
+    O_DEVICE,
     O_OUTPUT,
     O_RESUME,
     O_FORCE,
@@ -134,6 +136,7 @@ static const option_spec specs[N_OPTIONS] = {
     [O_CHECKPOINT] = {"--checkpoint", true, NULL},
     [O_MEMORY] = {"--memory", true, NULL},
     [O_RANKS] = {"--ranks", true, "plan"},
+    [O_DEVICE] = {"--device", true, "plan"},
     [O_OUTPUT] = {"--output", true, NULL},
     [O_RESUME] = {"--resume", false, NULL},
     [O_FORCE] = {"--force", false, NULL},
@@ -475,6 +478,8 @@ static int apply(const asked *a, ks_config *c)
     KS_TRY(set_text(a, O_TEXTS, &c->texts));
     KS_REQUIRE(!(a->given[O_VERBOSE] && a->given[O_QUIET]), KS_EUSAGE, "--verbose and --quiet: give one of them");
     c->verbosity = a->given[O_VERBOSE] - a->given[O_QUIET];
+    KS_TRY(set_text(a, O_DEVICE, &c->device));
+    if (c->device && !strcmp(c->device, "list")) goto done;
     KS_REQUIRE(c->n_models, KS_EUSAGE, "no model: give --model DIR or ID, or a configuration with \"models\"");
     KS_TRY(ks_config_check(c));
 done:

@@ -84,6 +84,20 @@ done:
     return rc;
 }
 
+/* A matrix of config.json's shape, for plans without weights; nothing reads what it points to. */
+static void shape_tensor(ks_model *m, const ks_role *role, void *target)
+{
+    static const char nothing[1];
+    const int64_t cols = role->cols == KS_DIM_NONE ? 1 : size_of(m->arch, role->cols);
+    for (int p = 0; p < 3 && role->part[p].rows; p++) {
+        const int64_t n = size_of(m->arch, role->part[p].rows);
+        m->parameters += n * cols;
+        m->bytes_of[m->arch->dtype] += n * cols * (int64_t)ks_dtype_size(m->arch->dtype);
+        if (role->cols != KS_DIM_NONE)
+            *(ks_tensor *)((char *)target + role->part[p].field) = (ks_tensor){nothing, m->arch->dtype, n, cols, cols};
+    }
+}
+
 /* Finds one tensor, checks type and shape, and sets the fields of its role in `target` (a ks_layer or the ks_globals). */
 static int bind_tensor(ks_model *m, const char *name, const ks_role *role, void *target)
 {
@@ -157,8 +171,8 @@ static int bind_all(ks_model *m, const ks_family *f)
     int rc = KS_OK;
     const ks_arch *a = m->arch;
     char name[256];
-    KS_REQUIRE(ks_st_count(m->st), KS_EINPUT, "%s: the weight files hold no tensor", m->dir);
-    KS_NEW(m->bound, ks_st_count(m->st));
+    KS_REQUIRE(!m->st || ks_st_count(m->st), KS_EINPUT, "%s: the weight files hold no tensor", m->dir);
+    if (m->st) KS_NEW(m->bound, ks_st_count(m->st));
     KS_NEW(m->layers, a->L);
     for (const ks_name *n = f->names; n->pattern; n++) {
         if (!wanted(a, n->role->when)) continue;
@@ -166,10 +180,12 @@ static int bind_all(ks_model *m, const ks_family *f)
         for (int32_t l = 0; l < (n->role->per_layer ? a->L : 1); l++) {
             if (hole) snprintf(name, sizeof name, "%.*s%d%s", (int)(hole - n->pattern), n->pattern, l, hole + 2);
             else snprintf(name, sizeof name, "%s", n->pattern);
-            KS_TRY(bind_tensor(m, name, n->role, n->role->per_layer ? (void *)&m->layers[l] : (void *)&m->globals));
+            void *target = n->role->per_layer ? (void *)&m->layers[l] : (void *)&m->globals;
+            if (m->st) KS_TRY(bind_tensor(m, name, n->role, target));
+            else shape_tensor(m, n->role, target);
         }
     }
-    for (size_t i = 0; i < ks_st_count(m->st); i++) {
+    for (size_t i = 0; m->st && i < ks_st_count(m->st); i++) {
         const ks_st_tensor *t = ks_st_at(m->st, i);
         KS_REQUIRE(m->bound[i] || may_be_ignored(m, t), KS_EINPUT,
                    "%s: tensor \"%s\" has no place in a %s model of this configuration (%d layers): it is refused rather than ignored",
@@ -202,18 +218,23 @@ void ks_model_drop_pages(const ks_model *m)
     }
 }
 
-int ks_model_open(ks_model **out, const char *dir)
+static int open_model(ks_model **out, const char *dir, bool weights)
 {
     int rc = KS_OK;
     ks_model *m = NULL;
     KS_NEW(m, 1);
     KS_GET(m->dir, ks_strdup(dir));
     KS_TRY(ks_arch_read(&m->arch, dir));
-    KS_TRY(ks_st_open(&m->st, dir));
+    if (weights) KS_TRY(ks_st_open(&m->st, dir));
+    else
+        KS_REQUIRE(m->arch->has_dtype, KS_EINPUT,
+                   "%s/config.json: without weight files \"torch_dtype\" must be bfloat16, float16 or float32", dir);
     KS_TRY(bind_all(m, ks_family_find(m->arch->family)));
-    KS_TRY(check_second_head(m));
-    KS_TRY(check_dtype(m));
-    ks_model_drop_pages(m); /* headers and vectors were read through the maps */
+    if (weights) {
+        KS_TRY(check_second_head(m));
+        KS_TRY(check_dtype(m));
+        ks_model_drop_pages(m); /* headers and vectors were read through the maps */
+    }
     for (const char *line = m->arch->warnings; *line;) {
         const size_t n = strcspn(line, "\n");
         ks_log(KS_LOG_WARN, "%s: %.*s", dir, (int)n, line);
@@ -223,6 +244,34 @@ done:
     if (rc) ks_model_close(m);
     else *out = m;
     return rc;
+}
+
+int ks_model_open(ks_model **out, const char *dir)
+{
+    return open_model(out, dir, true);
+}
+
+int ks_model_open_shapes(ks_model **out, const char *dir)
+{
+    int rc = KS_OK;
+    bool weights = false;
+    KS_TRY(ks_st_is_there(&weights, dir));
+    KS_TRY(open_model(out, dir, weights));
+done:
+    return rc;
+}
+
+bool ks_model_has_weights(const ks_model *m)
+{
+    return m->st != NULL;
+}
+
+int64_t ks_model_bytes(const ks_model *m)
+{
+    int64_t bytes = 0;
+    if (!m->st) return m->bytes_of[m->arch->dtype];
+    for (int i = 0; i < ks_st_files(m->st); i++) bytes += ks_st_file_at(m->st, i)->bytes;
+    return bytes;
 }
 
 void ks_model_close(ks_model *m)

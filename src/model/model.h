@@ -28,6 +28,11 @@ typedef struct ks_model ks_model;
 /* Opens and checks a model directory: every tensor of the family there, of the right shape and type, and no other. KS_EINPUT names file and
  * tensor. */
 int ks_model_open(ks_model **out, const char *dir);
+/* The same for a plan: where the directory has no weight files, shapes and the type of all weights are those of config.json, and nothing
+ * but their sizes may be asked for. KS_EINPUT where config.json does not say the type. */
+int ks_model_open_shapes(ks_model **out, const char *dir);
+/* Whether it has weights. */
+bool ks_model_has_weights(const ks_model *m);
 void ks_model_close(ks_model *m); /* NULL is fine */
 
 /* Gives the mapped pages that were touched back to the system, so that a streamed model holds only its buffers. What is touched again comes
@@ -45,6 +50,9 @@ ks_tensor ks_model_head(const ks_model *m);               /* [V, D], mapped; the
 
 /* Layer l with its matrices as they lie in the mapped files. The engine asks a weights provider (weights.h) instead. */
 const ks_layer *ks_model_layer(const ks_model *m, int32_t l);
+
+/* Bytes of the weight files; without them, of what they would hold. */
+int64_t ks_model_bytes(const ks_model *m);
 
 /* Number of parameters; a tied head counts once. */
 int64_t ks_model_parameters(const ks_model *m);

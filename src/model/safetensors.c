@@ -288,6 +288,19 @@ static int no_weights(const char *dir)
                     other ? other : "", other ? " is, which kosweep does not read)" : "");
 }
 
+int ks_st_is_there(bool *out, const char *dir)
+{
+    int rc = KS_OK;
+    char *single = NULL, *index = NULL;
+    KS_GET(single, ks_format("%s/model.safetensors", dir));
+    KS_GET(index, ks_format("%s/model.safetensors.index.json", dir));
+    *out = exists(single) || exists(index);
+done:
+    free(single);
+    free(index);
+    return rc;
+}
+
 int ks_st_open(ks_st **out, const char *path)
 {
     int rc = KS_OK;

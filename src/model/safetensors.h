@@ -39,6 +39,8 @@ typedef struct ks_st ks_st; /* immutable; may be read by many threads */
 
 /* path: a .safetensors file, or a directory with model.safetensors or model.safetensors.index.json. KS_EINPUT names file and tensor. */
 int ks_st_open(ks_st **out, const char *path);
+/* Whether a directory has weight files, or their index. */
+int ks_st_is_there(bool *out, const char *dir);
 void ks_st_close(ks_st *st); /* NULL is fine */
 
 /* Tensors in order of names. */

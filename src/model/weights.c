@@ -81,8 +81,7 @@ int64_t ks_weights_predict(const ks_model *m, int source)
         head_rows(m, &bytes);
         return KS_RING_SLOTS * bytes;
     }
-    for (int i = 0; i < ks_st_files(ks_model_files(m)); i++) bytes += ks_st_file_at(ks_model_files(m), i)->bytes;
-    return bytes;
+    return ks_model_bytes(m);
 }
 
 bool ks_weights_stay(const ks_weights *w)

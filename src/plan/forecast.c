@@ -110,7 +110,9 @@ int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit 
         f->cells[r] += e->cells;
         f->passes[r]++;
         if (r == 0) owed = cost.root_loss * store; /* for the rest it has just waited */
-        e->time = handed + flops / v + (r ? cost.reply : 0);
+        double seconds = flops / v;
+        if (cost.pass) KS_TRY(cost.pass(cost.ctx, units, pass, m, r, &seconds));
+        e->time = handed + seconds + (r ? cost.reply : 0);
         for (size_t i = 0; i < m; i++) f->unit_end[pass[i]] = e->time;
         sift(heap, left);
     }

@@ -12,6 +12,9 @@ typedef struct ks_service {
     double reply;       /* a rank other than root waits so long for a message's way to root and back */
     double root_loss;   /* what root's own pass loses of a second of service: 1 / threads of a rank */
     double max_seconds; /* longest pass; 0: any */
+    /* *seconds of a pass of units[of[0]] .. units[of[n - 1]] on a rank. NULL: its FLOPs at the rank's speed. */
+    int (*pass)(void *ctx, const ks_unit *units, const int32_t *of, size_t n, int rank, double *seconds);
+    void *ctx;
 } ks_service;
 
 typedef struct ks_forecast {

@@ -17,29 +17,47 @@ struct ks_walk {
     size_t n, room;          /* sets; number 0 is the empty one */
     uint64_t *set;           /* [room, words] */
     int32_t *next;           /* [room, kinds] the set at a layer's exit, UNKNOWN until somebody asks */
-    double *flops;           /* [room, kinds] of that step */
+    ks_layer_rows *rows;     /* [room, kinds] of that step */
     uint64_t *before, *now;  /* [words] scratch */
     uint64_t *held;          /* [2, words] scratch */
 };
 
-double ks_layer_flops(const ks_geometry *g, int32_t l, const uint64_t *in, const uint64_t *out)
+static double visible_keys(const ks_geometry *g, int32_t l, int32_t q)
 {
-    const ks_arch *a = g->arch;
-    const double D = a->D, Q = (double)a->H * a->E, KV = (double)a->G * a->E, W = a->window[l];
-    double n_in = 0, n_q = 0, n_out = 0, pairs = 0;
+    const int32_t W = g->arch->window[l];
+    return W > 0 && q >= W ? W : q + 1;
+}
+
+static ks_layer_rows count_rows(const ks_geometry *g, int32_t l, const uint64_t *in, const uint64_t *out)
+{
+    const int32_t W = g->arch->window[l];
+    ks_layer_rows n = {.branches = 1, .keys = g->T};
     int32_t seen = 0; /* changed keys that q sees */
     for (int32_t q = 0; q < g->T; q++) {
         const bool changed = ks_set_has(in, q);
         seen += changed;
-        if (W > 0 && q >= W) seen -= ks_set_has(in, q - (int32_t)W);
-        n_in += changed;
+        if (W > 0 && q >= W) seen -= ks_set_has(in, q - W);
+        n.in += changed;
         if (!ks_set_has(out, q)) continue;
-        const double visible = W > 0 && q >= W ? W : q + 1;
-        n_out++;
-        n_q += changed;
-        pairs += (changed ? 2 : 1) * visible + 2 * seen; /* scores: dq.(k+dk) where q changed, q.dk; output: dp v, (p+dp) dv */
+        const double visible = visible_keys(g, l, q);
+        n.out++;
+        n.q += changed;
+        n.visible += visible;
+        n.pairs += (changed ? 2 : 1) * visible + 2 * seen; /* scores: dq.(k+dk) where q changed, q.dk; output: dp v, (p+dp) dv */
     }
-    return 2 * D * (n_in * 2 * KV + n_q * Q) + 2 * Q * pairs + 2 * D * Q * n_out + 2 * D * a->F * (a->gated ? 3 : 2) * n_out;
+    return n;
+}
+
+static double flops_of(const ks_arch *a, const ks_layer_rows *n)
+{
+    const double D = a->D, Q = (double)a->H * a->E, KV = (double)a->G * a->E;
+    return 2 * D * (n->in * 2 * KV + n->q * Q) + 2 * Q * n->pairs + 2 * D * Q * n->out + 2 * D * a->F * (a->gated ? 3 : 2) * n->out;
+}
+
+double ks_layer_flops(const ks_geometry *g, int32_t l, const uint64_t *in, const uint64_t *out)
+{
+    const ks_layer_rows n = count_rows(g, l, in, out);
+    return flops_of(g->arch, &n);
 }
 
 static double full_layer_flops(const ks_geometry *g, int32_t l, int32_t out_rows)
@@ -47,8 +65,23 @@ static double full_layer_flops(const ks_geometry *g, int32_t l, int32_t out_rows
     const ks_arch *a = g->arch;
     const double D = a->D, Q = (double)a->H * a->E, KV = (double)a->G * a->E, T = g->T;
     double visible = 0;
-    for (int32_t q = 0; q < g->T; q++) visible += a->window[l] && q >= a->window[l] ? a->window[l] : q + 1;
+    for (int32_t q = 0; q < g->T; q++) visible += visible_keys(g, l, q);
     return 2 * D * T * (Q + 2 * KV) + 4 * Q * visible + out_rows * (2 * D * Q + 2 * D * a->F * (a->gated ? 3 : 2));
+}
+
+void ks_trunk_rows(const ks_geometry *g, int32_t measured, ks_layer_rows *rows)
+{
+    for (int32_t l = 0; l < g->arch->L; l++) {
+        double visible = 0;
+        for (int32_t q = 0; q < g->T; q++) visible += visible_keys(g, l, q);
+        rows[l].branches++;
+        rows[l].in += g->T;
+        rows[l].q += g->T;
+        rows[l].out += l + 1 < g->arch->L ? g->T : measured;
+        rows[l].pairs += 2 * visible;
+        rows[l].visible += visible;
+        rows[l].keys += g->T;
+    }
 }
 
 double ks_trunk_flops(const ks_geometry *g, int32_t measured)
@@ -72,7 +105,7 @@ void ks_walk_free(ks_walk *w)
     free(w->layer_of);
     free(w->set);
     free(w->next);
-    free(w->flops);
+    free(w->rows);
     free(w->before);
     free(w->now);
     free(w->held);
@@ -105,8 +138,8 @@ static int number_set(ks_walk *w, const uint64_t *set, int32_t *id)
         w->set = grown;
         KS_GET(grown, ks_realloc(w->next, w->room * w->kinds, sizeof *w->next));
         w->next = grown;
-        KS_GET(grown, ks_realloc(w->flops, w->room * w->kinds, sizeof *w->flops));
-        w->flops = grown;
+        KS_GET(grown, ks_realloc(w->rows, w->room * w->kinds, sizeof *w->rows));
+        w->rows = grown;
     }
     memcpy(w->set + w->n * words, set, words * sizeof *set);
     for (size_t i = 0; i < w->kinds; i++) w->next[w->n * w->kinds + i] = UNKNOWN;
@@ -141,8 +174,9 @@ done:
     return rc;
 }
 
-/* One layer: *set is replaced by the set at its exit, *flops grows by its cost. edges: -1 where the mask is off. */
-static int step(ks_walk *w, int edges, int positions, int32_t l, int32_t *set, double *flops)
+/* One layer: *set is replaced by the set at its exit; *rows: what it computes, valid until the next step. edges: -1 where the mask is off.
+ */
+static int step(ks_walk *w, int edges, int positions, int32_t l, int32_t *set, const ks_layer_rows **rows)
 {
     int rc = KS_OK;
     const size_t words = w->g->words;
@@ -154,9 +188,9 @@ static int step(ks_walk *w, int edges, int positions, int32_t l, int32_t *set, d
         ks_rows_step(w->g, edges, positions, l, w->now);
         KS_TRY(number_set(w, w->now, &next));
         w->next[at] = next;
-        w->flops[at] = ks_layer_flops(w->g, l, w->before, w->now);
+        w->rows[at] = count_rows(w->g, l, w->before, w->now);
     }
-    *flops += w->flops[at];
+    *rows = &w->rows[at];
     *set = w->next[at];
 done:
     return rc;
@@ -180,6 +214,7 @@ int ks_walk_branch(ks_walk *w, int edges, int positions, int32_t a, int32_t b, k
     const ks_geometry *g = w->g;
     int32_t set = EMPTY, last = EMPTY;
     double flops = 0, shared = 0; /* shared: of the layers before the fork */
+    const ks_layer_rows *n;
     uint64_t *lead = held ? held : w->held, *fork = lead + g->words;
     memset(lead, 0, 2 * g->words * sizeof *lead);
     for (int32_t l = a; l < g->arch->L; l++) {
@@ -187,7 +222,8 @@ int ks_walk_branch(ks_walk *w, int edges, int positions, int32_t a, int32_t b, k
             hold(w, fork, set);
             shared = flops;
         }
-        KS_TRY(step(w, l <= b ? edges : -1, positions, l, &set, &flops));
+        KS_TRY(step(w, l <= b ? edges : -1, positions, l, &set, &n));
+        flops += flops_of(g->arch, n);
         if (set == last) continue;
         hold(w, lead, set);
         if (l > b) hold(w, fork, set);
@@ -211,8 +247,48 @@ int ks_walk_floor(ks_walk *w, ks_walk_cost *cost, uint64_t *held)
     memset(held, 0, g->words * sizeof *held);
     for (int32_t p = 0; p < g->T; p++) ks_set_add(held, p);
     KS_TRY(number_set(w, held, &set));
-    for (int32_t l = 0; l < g->arch->L; l++) KS_TRY(step(w, -1, KS_POSITIONS_LAST, l, &set, &cost->flops));
+    for (int32_t l = 0; l < g->arch->L; l++) {
+        const ks_layer_rows *n;
+        KS_TRY(step(w, -1, KS_POSITIONS_LAST, l, &set, &n));
+        cost->flops += flops_of(g->arch, n);
+    }
     finish(w, cost, held, set);
+done:
+    return rc;
+}
+
+static void add_rows(ks_layer_rows *sum, const ks_layer_rows *n)
+{
+    if (n->out == 0) return; /* nothing changed yet, or nothing that is needed any more: the engine leaves it out */
+    sum->branches += n->branches;
+    sum->in += n->in;
+    sum->q += n->q;
+    sum->out += n->out;
+    sum->pairs += n->pairs;
+    sum->visible += n->visible;
+    sum->keys += n->keys;
+}
+
+int ks_walk_rows(ks_walk *w, int edges, int positions, int32_t a, int32_t b, int32_t from, ks_layer_rows *rows)
+{
+    int rc = KS_OK;
+    const ks_geometry *g = w->g;
+    int32_t set = EMPTY;
+    if (edges < 0) {
+        a = from = 0;
+        memset(w->held, 0, g->words * sizeof *w->held);
+        for (int32_t p = 0; p < g->T; p++) ks_set_add(w->held, p);
+        KS_TRY(number_set(w, w->held, &set));
+    }
+    for (int32_t l = a; l < g->arch->L; l++) {
+        const ks_layer_rows *n;
+        if (l == from && from > a) {
+            rows[l - 1].forks++;
+            rows[l - 1].copied += ks_set_count(w->set + (size_t)set * g->words, g->words);
+        }
+        KS_TRY(step(w, l <= b ? edges : -1, positions, l, &set, &n));
+        if (l >= from) add_rows(&rows[l], n);
+    }
 done:
     return rc;
 }

@@ -28,6 +28,22 @@ int ks_walk_branch(ks_walk *w, int edges, int positions, int32_t a, int32_t b, k
 /* The floor's branch: all rows from the first layer on. held: NULL or [words]. */
 int ks_walk_floor(ks_walk *w, ks_walk_cost *cost, uint64_t *held);
 
+/* What one layer computes, summed over branches, or over samples of the trunk. */
+typedef struct ks_layer_rows {
+    double branches;      /* that compute anything */
+    double in, q, out;    /* rows: changed at entry (k, v), of those wanted at exit too (q), wanted at exit (projection, MLP) */
+    double pairs;         /* the FLOPs of attention are 2 H E pairs */
+    double visible;       /* keys that the rows `out` see */
+    double keys;          /* positions of the trunk beside which branches lie */
+    double forks, copied; /* branches that fork behind this layer, and the rows that they copy */
+} ks_layer_rows;
+
+/* Adds what a branch with the mask `edges` on in layers a .. b computes from layer `from` on (a: a leader; b + 1: a fork) to rows [L].
+ * edges -1: the floor's branch, whatever a and b. */
+int ks_walk_rows(ks_walk *w, int edges, int positions, int32_t a, int32_t b, int32_t from, ks_layer_rows *rows);
+/* Adds the trunk's to rows [L]. */
+void ks_trunk_rows(const ks_geometry *g, int32_t measured, ks_layer_rows *rows);
+
 /* FLOPs (a multiplication and an addition count 2) of one layer whose changed rows are `in` at entry and `out` at exit. */
 double ks_layer_flops(const ks_geometry *g, int32_t l, const uint64_t *in, const uint64_t *out);
 /* The trunk: every row in every layer; in the last one only measured rows go through projection and MLP. measured: rows in the head. */

@@ -47,10 +47,10 @@ int64_t ks_task_memory(const ks_config *cfg, int local_ranks)
     return (int64_t)kb * 1024 * 6 / 10 / local_ranks;
 }
 
-static int open_model(ks_task *t)
+static int open_model(ks_task *t, bool shapes)
 {
     int rc = KS_OK;
-    KS_TRY(ks_model_open(&t->model, t->dir));
+    KS_TRY(shapes ? ks_model_open_shapes(&t->model, t->dir) : ks_model_open(&t->model, t->dir));
     t->problem.arch = ks_model_arch(t->model);
 done:
     return rc;
@@ -131,7 +131,7 @@ int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corp
     t->problem.floor = cfg->floor;
     if (t->ref->path) KS_GET(t->dir, ks_strdup(t->ref->path));
     else KS_TRY(ks_hub_resolve(&t->dir, t->ref->id, t->ref->revision));
-    KS_TRY(open_model(t));
+    KS_TRY(open_model(t, cfg->device != NULL));
 
     KS_TRY(ks_samples_need_tokenizer(&need_tokenizer, corpus, cfg));
     KS_GET(path, ks_format("%s/tokenizer.json", t->dir));
@@ -283,7 +283,7 @@ int ks_task_share(ks_task **task)
     if (!root) {
         ks_task *t = *task = ks_calloc(1, sizeof *t);
         rc = t ? unpack(t, &w) : KS_EMACHINE;
-        if (!rc) rc = open_model(t);
+        if (!rc) rc = open_model(t, false);
         if (!rc) rc = make_geometry(t);
     }
     KS_TRY(ks_comm_agree(rc));
