@@ -11,7 +11,7 @@ directory that holds them already is left as it is.
 Every matrix is a stretch of one random normal sequence of its scale, begun at a place of its own and repeated: making it costs nothing but
 writing. The sequence's length is prime, so that no two rows of a matrix are equal. Scales keep activations of usual size through any number
 of layers: outputs of unit variance, those that are added to the residual stream smaller by sqrt(2 layers), logits of standard deviation 2.
-KLs of single layers are then 1e-9 to 1e-2 nats.
+KLs of single layers are then 1e-9 to 1e-2 nats (seen at hidden size 256).
 """
 import argparse
 import json
