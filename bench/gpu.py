@@ -9,7 +9,7 @@ tiny` runs all of them on the processor in seconds: it proves this program, its 
 
 Counting: `kosweep plan` counts 2 FLOPs for each multiply-add that the sweep needs, once. With bf16 weights the CUDA backend makes three bf16
 products of each one of states and of the head, two (full) or one (fast) of each one of effects in the layers: "products done" counts those,
-and is what the share of the peak is taken from. (Attention of effects is counted as if it were products too: below 1 %.)
+and is what the share of the peak is taken from. (Attention is counted as if it were products too: 0.3 % for a 7B shape.)
 """
 import argparse
 import ctypes
@@ -274,6 +274,11 @@ class Bench:
                        f">= 60 % of the peak{self.verdict(share >= 0.6)}")
             self.row(f"{what}, {model.name}, {cells} cells, `{precision}`", self.speed_text(plan, r), bar)
             self.row(f"its memory, `{precision}`", self.memory_text(r))
+            if self.args.device:
+                p = json.loads(result_of([self.kosweep, "plan", "--json", "--device", self.args.device,
+                                          *self.options(model, sweep, precision, RESIDENT, 0)]))
+                self.row(f"what `kosweep plan --device {self.args.device}` predicts, `{precision}`",
+                         f"{p['seconds']:.2g} s, {p['device']['products_flops']:.3g} FLOPs of products done, {p['memory_bytes'] / 1e9:.2f} GB")
 
     def part_scan(self):
         self.sweeps(LAYERS, "layer scan", self.main_model().layers * self.args.samples, {})
@@ -470,6 +475,7 @@ def arguments():
     parser.add_argument("--output", help="write the table there too")
     parser.add_argument("--rows", type=int, default=16384, help="rows of the model's products in the part peak")
     parser.add_argument("--peak-seconds", type=float, default=1)
+    parser.add_argument("--device", help="this GPU's name in kosweep plan --device: its prediction beside what is measured")
     parser.add_argument("--python", default=os.environ.get("KS_PYTHON", sys.executable), help="one with torch and transformers (KS_PYTHON)")
     parser.add_argument("--hf-samples", type=int, default=4, help="samples that Hugging Face does; 0: all")
     parser.add_argument("--hf-layers", type=int, default=0, help="layers that Hugging Face cuts; 0: all")

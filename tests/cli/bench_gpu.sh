@@ -50,10 +50,10 @@ $python "$bench/synthetic.py" tiny "$work/tiny1" 2>&1 | grep -q "there already" 
 grep -q "holds another model" "$work/said" || complain "$(cat "$work/said")"
 
 # All parts. Their figures mean nothing here.
-$python "$bench/gpu.py" --build "$(dirname "$KOSWEEP")" --backend cpu --shape tiny --samples 6 --runs 1 --python "${KS_PYTHON:-$python}" \
+$python "$bench/gpu.py" --build "$(dirname "$KOSWEEP")" --backend cpu --shape tiny --samples 6 --runs 1 --device h200 --python "${KS_PYTHON:-$python}" \
     --output "$work/table.md" >/dev/null 2>"$work/said" || complain "$(cat "$work/said")"
 for row in 'product (kosweep plan)' 'layer scan, .*`full`' 'layer scan, .*`fast`' 'full triangle, .*`full`' 'full triangle, .*`fast`' \
-    'Hugging Face' '64M of memory' 'the same, resident' 'streamed / resident' 'reading the .* of weights, cold' 'cold layer scan'; do
+    'plan --device h200. predicts, `full`' 'Hugging Face' '64M of memory' 'the same, resident' 'streamed / resident' 'reading the .* of weights, cold' 'cold layer scan'; do
     grep -q "^| .*$row" "$work/table.md" || complain "no row \"$row\" in $(cat "$work/table.md")"
 done
 ! grep -qiE 'nan|: (NOT )?met' "$work/table.md" || complain "a verdict without a GPU: $(cat "$work/table.md")"
