@@ -110,6 +110,8 @@ typedef struct ks_backend {
     int (*open)(ks_device **out, const ks_device_options *options);
     void (*close)(ks_device *dev);
     const char *(*describe)(const ks_device *dev); /* for /provenance: device, instruction set */
+    /* For /provenance: how products were computed so far, a line a kind; valid until the next product. */
+    const char *(*algorithms)(const ks_device *dev);
 
     int (*alloc)(ks_device *dev, float **out, size_t n); /* not initialised */
     void (*free)(ks_device *dev, float *p);

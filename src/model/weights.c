@@ -68,6 +68,7 @@ static int64_t head_rows(const ks_model *m, int64_t *slot_bytes)
     const ks_tensor head = ks_model_head(m);
     const int64_t row = head.ld * (int64_t)ks_dtype_size(head.dtype);
     int64_t rows = largest / row;
+    if (rows > 64) rows -= rows % 64; /* a block's logits lie as well aligned as all of them: cuBLASLt's choice depends on it */
     if (rows > head.rows) rows = head.rows;
     if (rows < 1) rows = 1;
     *slot_bytes = largest > row ? largest : aligned(row);

@@ -177,6 +177,7 @@ int ks_results_set_provenance(ks_results *r, const ks_provenance *p)
     KS_TRY(ks_h5_put_text(&g, "backend", p->backend));
     KS_TRY(ks_h5_put_text(&g, "device", p->device));
     KS_TRY(ks_h5_put_text(&g, "isa", p->isa));
+    KS_TRY(ks_h5_put_text(&g, "algorithms", p->algorithms));
     KS_TRY(ks_h5_put_text(&g, "versions", "kosweep " KS_VERSION ", HDF5 " H5_VERS_INFO));
     KS_TRY(ks_h5_put_text(&g, "command_line", p->command_line));
     KS_TRY(ks_h5_put_text(&g, "history", p->history));

@@ -31,7 +31,8 @@ typedef struct ks_model_info {
 typedef struct ks_provenance {
     const char *time, *ended; /* ended: NULL while it runs */
     const char *host, *backend, *device, *command_line, *isa;
-    const char *history; /* one line for each earlier run that this file goes on with: time host ranks threads backend command */
+    const char *algorithms; /* of products, a line a kind */
+    const char *history;    /* one line for each earlier run that this file goes on with: time host ranks threads backend command */
     int32_t ranks, threads;
     int64_t weights_bytes_read;
 } ks_provenance;

@@ -95,6 +95,7 @@ done:
     return rc;
 }
 
+/* Not while a pass is at work: the device is asked. */
 static int set_provenance(run *r, const char *ended)
 {
     const ks_provenance p = {.time = r->when,
@@ -104,6 +105,7 @@ static int set_provenance(run *r, const char *ended)
                              .device = r->backend->describe(r->device),
                              .command_line = r->command_line,
                              .isa = r->backend->describe(r->device),
+                             .algorithms = r->backend->algorithms(r->device),
                              .history = r->history,
                              .weights_bytes_read = r->bytes_read,
                              .ranks = ks_comm_size(),

@@ -142,6 +142,12 @@ const char *ks_gpu_name(const ks_gpu *g)
     return "no GPU: check";
 }
 
+const char *ks_gpu_algorithms(const ks_gpu *g)
+{
+    (void)g;
+    return "check: cpu gemm";
+}
+
 int ks_gpu_memory(ks_gpu *g, size_t *free_bytes, size_t *all_bytes)
 {
     *free_bytes = g->all - g->used;

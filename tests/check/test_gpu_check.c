@@ -136,6 +136,7 @@ static void weights_are_found_again(void **state)
     assert_int_equal(ks_backend_cuda.alloc(dev, &x, N), KS_OK);
     assert_int_equal(ks_backend_cuda.alloc(dev, &y, 1), KS_OK);
     assert_int_equal(ks_backend_cuda.zero(dev, x, N), KS_OK);
+    assert_string_equal(ks_backend_cuda.algorithms(dev), "check: cpu gemm");
     for (int i = 0; i < 3; i++) {
         if (i == 2) ks_backend_cuda.forget(dev);
         const size_t before = ks_gpu_check_counted().uploaded_bytes;

@@ -18,4 +18,7 @@
 #define KS_TOLERANCE_MEASURE 1e-12
 #define KS_TOLERANCE_MEASURE_FAR 1e-9 /* logits change by hundreds: their rounding alone is that much */
 
+/* Products, of the sum of |x w|. TF32 would be at 2e-6 and more. */
+#define KS_TOLERANCE_PRODUCT 1e-6
+
 #endif

@@ -37,27 +37,7 @@ run other/cpu --backend cpu
 python=/usr/bin/python3
 $python "$KS_ROOT/tests/tools/same_results.py" "$work/other/one.h5" "$work"/*.h5
 
-$python - "$KS_ROOT" "$work/other/one.h5" "$work/other/cpu.h5" <<'PYTHON'
-import sys
-import h5py
-import numpy as np
-sys.path.insert(0, sys.argv[1] + "/tests/parity")
-from compare import EFFECT_LIMITS, KL_COUNTS
-largest, median = EFFECT_LIMITS["full"]
-with h5py.File(sys.argv[2]) as got, h5py.File(sys.argv[3]) as want:
-    names = []
-    want.visititems(lambda name, item: names.append(name) if name.split("/")[-1] in ("kl", "kl_reverse", "js") else None)
-    assert len(names) == 6, names
-    for name in names:
-        a, b = got[name][()], want[name][()]
-        assert np.array_equal(a == 0, b == 0) and np.isfinite(a).all(), name
-        counts = b > KL_COUNTS
-        error = np.abs(a - b)[counts] / b[counts]
-        assert counts.any() and (error > 0).any(), name + ": the CPU's own values"
-        assert error.max() < largest and np.median(error) < median, (name, error.max(), np.median(error))
-    assert got["provenance"].attrs["device"] == "no GPU: check" != want["provenance"].attrs["device"]
-    print("near the CPU's:", ", ".join(names))
-PYTHON
+$python "$KS_ROOT/tests/tools/near_results.py" "$work/other/one.h5" "$work/other/cpu.h5" device='no GPU: check' algorithms='check: cpu gemm'
 
 # Too little memory for anything; for the arrays of a pass.
 for bytes in 1000000 17000000; do

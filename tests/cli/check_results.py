@@ -20,7 +20,7 @@ def check(group, name, dtype, axes):
 with h5py.File(sys.argv[1], "r") as f:
     assert f.attrs["schema"] == "kosweep-1"
     assert isinstance(f.attrs["config"], str) and "corpus_sha256" in f.attrs
-    for key in ("time", "host", "ranks", "threads", "backend", "device", "versions", "command_line"):
+    for key in ("time", "host", "ranks", "threads", "backend", "device", "algorithms", "versions", "command_line"):
         assert key in f["provenance"].attrs, key
     for model in f["models"].values():
         for key in "id revision architecture n_layers n_heads n_kv_heads d_model vocab weight_dtype precision weights_sha256 tokenizer_sha256".split():

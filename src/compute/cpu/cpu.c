@@ -118,6 +118,12 @@ static const char *cpu_describe(const ks_device *dev)
     return dev->description;
 }
 
+static const char *cpu_algorithms(const ks_device *dev)
+{
+    (void)dev;
+    return "cpu gemm"; /* whose order of sums is one for all (isa/gemm.h) */
+}
+
 static int cpu_alloc(ks_device *dev, float **out, size_t n)
 {
     int rc = KS_OK;
@@ -525,6 +531,7 @@ const ks_backend ks_backend_cpu = {
     .open = cpu_open,
     .close = cpu_close,
     .describe = cpu_describe,
+    .algorithms = cpu_algorithms,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .zero = cpu_zero,

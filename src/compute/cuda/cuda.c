@@ -83,6 +83,11 @@ static const char *cuda_describe(const ks_device *dev)
     return ks_gpu_name(dev->gpu);
 }
 
+static const char *cuda_algorithms(const ks_device *dev)
+{
+    return ks_gpu_algorithms(dev->gpu);
+}
+
 /* Arrays go before weights. */
 static int alloc_bytes(ks_device *dev, void **out, size_t bytes)
 {
@@ -536,6 +541,7 @@ const ks_backend ks_backend_cuda = {
     .open = cuda_open,
     .close = cuda_close,
     .describe = cuda_describe,
+    .algorithms = cuda_algorithms,
     .alloc = cuda_alloc,
     .free = cuda_free,
     .zero = cuda_zero,

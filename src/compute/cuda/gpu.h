@@ -59,4 +59,8 @@ int ks_gpu_product_bf16(ks_gpu *g, float *y, size_t ldy, const void *x, const vo
 int ks_gpu_product_f32(ks_gpu *g, float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t M, size_t N, size_t K,
                        bool accumulate);
 
+/* How products have been computed so far: a line each kind (type, N, K, leading dimensions), in the order of their first use, without a
+ * newline at the end; "" before the first. Valid until the next product. */
+const char *ks_gpu_algorithms(const ks_gpu *g);
+
 #endif

@@ -1,7 +1,8 @@
 /* gpu.h on the CUDA runtime and cuBLASLt.
  *
- * A product's algorithm is asked for once per shape, at PROBE_ROWS rows, and then used for every number of rows: without split-K and
- * without workspace, so that no sum crosses thread blocks, each element of y is one tile's sum along K in the algorithm's order. */
+ * A product's algorithm is asked for once per shape, at PROBE_ROWS rows, and then used for every number of rows: the first that says that
+ * it takes them all without split-K and without workspace. No sum crosses thread blocks then: each element of y is one tile's sum along K
+ * in the algorithm's order. */
 #include "compute/cuda/gpu_cuda.h"
 
 #include "base/error.h"
@@ -13,6 +14,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum { PROBE_ROWS = 4096 };
@@ -34,6 +36,7 @@ struct ks_gpu {
     cublasLtHandle_t lt;
     plan *plans;
     size_t n_plans;
+    char *algorithms;                        /* a line a plan; NULL: none */
     int (*watch)(void *ctx, double seconds); /* ks_gpu_watch */
     void *watch_ctx;
     char name[320];
@@ -136,6 +139,7 @@ void ks_gpu_close(ks_gpu *g)
     for (int i = 0; i < KS_GPU_QUEUES; i++)
         if (g->queues[i]) cudaStreamDestroy(g->queues[i]);
     free(g->plans);
+    free(g->algorithms);
     free(g);
 }
 
@@ -329,6 +333,76 @@ static uint32_t alignment_of(const void *p, size_t row_bytes)
     return a;
 }
 
+/* An algorithm's configuration or capability; 0 where it has none. */
+static long long config_of(const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoConfigAttributes_t which)
+{
+    uint64_t value = 0; /* of 2 or 4 bytes, little-endian */
+    size_t written = 0;
+    const bool two = which == CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID || which == CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID;
+    if (cublasLtMatmulAlgoConfigGetAttribute(algo, which, &value, two ? 2 : 4, &written)) return 0;
+    return (int32_t)value;
+}
+
+static uint64_t capability_of(const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoCapAttributes_t which, size_t bytes)
+{
+    uint64_t value = 0;
+    size_t written = 0;
+    return cublasLtMatmulAlgoCapGetAttribute(algo, which, &value, bytes, &written) ? 0 : value;
+}
+
+/* fp32 sums of the operands as they are. COMPUTE_32F promises that; but variables of the environment reach into the library, so what an
+ * algorithm says of itself counts. */
+static bool exact_operands(const cublasLtMatmulAlgo_t *algo, bool bf16)
+{
+    const uint64_t flags = capability_of(algo, CUBLASLT_ALGO_CAP_NUMERICAL_IMPL_FLAGS, 8);
+    const uint64_t narrow = CUBLASLT_NUMERICAL_IMPL_FLAGS_TENSOR_OP_MASK | CUBLASLT_NUMERICAL_IMPL_FLAGS_INPUT_TF32 |
+                            CUBLASLT_NUMERICAL_IMPL_FLAGS_INPUT_16BF | CUBLASLT_NUMERICAL_IMPL_FLAGS_INPUT_16F;
+    if (flags & CUBLASLT_NUMERICAL_IMPL_FLAGS_ACCUMULATOR_16F) return false;
+    return bf16 || (!(flags & narrow) && !capability_of(algo, CUBLASLT_ALGO_CAP_FLOATING_POINT_EMULATION_SUPPORT, 4));
+}
+
+/* Whether an algorithm takes any number of rows, without workspace for any: what joins partial sums of several thread blocks, stream-K
+ * above all, needs workspace where the rows call for it. */
+static bool takes_any_rows(const ks_gpu *g, const plan *p, const cublasLtMatmulAlgo_t *algo)
+{
+    static const uint64_t rows[] = {1, 2, 3, 7, 16, 64, 255, 1000, PROBE_ROWS, 65536, 1 << 20};
+    const cudaDataType_t type = p->bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    bool good = true;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && good; i++) {
+        cublasLtMatrixLayout_t x = NULL, y = NULL;
+        cublasLtMatmulHeuristicResult_t r = {.state = CUBLAS_STATUS_SUCCESS};
+        good = !cublasLtMatrixLayoutCreate(&x, type, p->K, rows[i], (int64_t)p->ldx) &&
+               !cublasLtMatrixLayoutCreate(&y, CUDA_R_32F, p->N, rows[i], (int64_t)p->ldy) &&
+               !cublasLtMatmulAlgoCheck(g->lt, p->desc, p->w, x, y, y, algo, &r) && !r.workspaceSize;
+        if (y) cublasLtMatrixLayoutDestroy(y);
+        if (x) cublasLtMatrixLayoutDestroy(x);
+    }
+    return good;
+}
+
+/* One line on a product's algorithm, for ks_gpu_algorithms; numbers are cuBLASLt's. */
+static int describe_plan(ks_gpu *g, const plan *p)
+{
+    int rc = KS_OK;
+    char line[320], *text;
+    const size_t length = g->algorithms ? strlen(g->algorithms) : 0;
+    const uint64_t flags = capability_of(&p->algo, CUBLASLT_ALGO_CAP_NUMERICAL_IMPL_FLAGS, 8);
+    const int n =
+        snprintf(line, sizeof line,
+                 "%s%s [%zu, %zu] ldx %zu ldy %zu: algorithm %lld tile %lld stages %lld inner %lld cluster %lld swizzle %lld "
+                 "option %lld numerics 0x%llx",
+                 length ? "\n" : "", p->bf16 ? "bf16" : "f32", p->N, p->K, p->ldx, p->ldy, config_of(&p->algo, CUBLASLT_ALGO_CONFIG_ID),
+                 config_of(&p->algo, CUBLASLT_ALGO_CONFIG_TILE_ID), config_of(&p->algo, CUBLASLT_ALGO_CONFIG_STAGES_ID),
+                 config_of(&p->algo, CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID), config_of(&p->algo, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID),
+                 config_of(&p->algo, CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING), config_of(&p->algo, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION),
+                 (unsigned long long)flags);
+    KS_GET(text, ks_realloc(g->algorithms, length + (size_t)n + 1, 1));
+    memcpy(text + length, line, (size_t)n + 1);
+    g->algorithms = text;
+done:
+    return rc;
+}
+
 static int make_plan(ks_gpu *g, plan *p)
 {
     int rc = KS_OK;
@@ -336,15 +410,16 @@ static int make_plan(ks_gpu *g, plan *p)
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const uint32_t no_reduction = CUBLASLT_REDUCTION_SCHEME_NONE, w_alignment = 256;
     const size_t no_workspace = 0;
-    cublasLtMatrixLayout_t x = NULL, y = NULL;
+    cublasLtMatrixLayout_t w = NULL, x = NULL, y = NULL; /* of a whole row of y: a head in blocks gets the algorithm that it gets as one */
     cublasLtMatmulPreference_t pref = NULL;
-    cublasLtMatmulHeuristicResult_t found[16];
+    cublasLtMatmulHeuristicResult_t found[32];
     int n = 0, chosen = -1;
     TRY_LT(cublasLtMatmulDescCreate(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     TRY_LT(cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed));
     TRY_LT(cublasLtMatrixLayoutCreate(&p->w, type, p->K, p->N, (int64_t)p->K));
+    TRY_LT(cublasLtMatrixLayoutCreate(&w, type, p->K, p->ldy, (int64_t)p->K));
     TRY_LT(cublasLtMatrixLayoutCreate(&x, type, p->K, PROBE_ROWS, (int64_t)p->ldx));
-    TRY_LT(cublasLtMatrixLayoutCreate(&y, CUDA_R_32F, p->N, PROBE_ROWS, (int64_t)p->ldy));
+    TRY_LT(cublasLtMatrixLayoutCreate(&y, CUDA_R_32F, p->ldy, PROBE_ROWS, (int64_t)p->ldy));
     TRY_LT(cublasLtMatmulPreferenceCreate(&pref));
     TRY_LT(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &no_workspace, sizeof no_workspace));
     TRY_LT(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &no_reduction, sizeof no_reduction));
@@ -352,21 +427,24 @@ static int make_plan(ks_gpu *g, plan *p)
     TRY_LT(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &p->x_alignment, sizeof p->x_alignment));
     TRY_LT(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &p->y_alignment, sizeof p->y_alignment));
     TRY_LT(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &p->y_alignment, sizeof p->y_alignment));
-    TRY_LT(cublasLtMatmulAlgoGetHeuristic(g->lt, p->desc, p->w, x, y, y, pref, (int)(sizeof found / sizeof *found), found, &n));
+    TRY_LT(cublasLtMatmulAlgoGetHeuristic(g->lt, p->desc, w, x, y, y, pref, (int)(sizeof found / sizeof *found), found, &n));
     for (int i = 0; i < n && chosen < 0; i++) {
-        int32_t split = 1;
-        size_t written = 0;
-        if (found[i].state || found[i].workspaceSize) continue;
-        TRY_LT(cublasLtMatmulAlgoConfigGetAttribute(&found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof split, &written));
-        if (split <= 1) chosen = i; /* 0 where an algorithm cannot split */
+        const cublasLtMatmulAlgo_t *algo = &found[i].algo;
+        if (found[i].state || found[i].workspaceSize || config_of(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) > 1) continue;
+        if (config_of(algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME) != CUBLASLT_REDUCTION_SCHEME_NONE) continue;
+        if (exact_operands(algo, p->bf16) && takes_any_rows(g, p, algo)) chosen = i;
     }
-    KS_REQUIRE(chosen >= 0, KS_EMACHINE, "cuBLASLt: no algorithm for a product [., %zu] x [%zu, %zu]^T without split-K and workspace", p->K,
-               p->N, p->K);
+    KS_REQUIRE(chosen >= 0, KS_EMACHINE,
+               "cuBLASLt: of %d algorithms for a product [., %zu] x [%zu, %zu]^T of %s none takes any number of rows without split-K, "
+               "workspace and narrower numbers",
+               n, p->K, p->N, p->K, p->bf16 ? "bf16" : "f32");
     p->algo = found[chosen].algo;
+    KS_TRY(describe_plan(g, p));
 done:
     if (pref) cublasLtMatmulPreferenceDestroy(pref);
     if (y) cublasLtMatrixLayoutDestroy(y);
     if (x) cublasLtMatrixLayoutDestroy(x);
+    if (w) cublasLtMatrixLayoutDestroy(w);
     if (rc) {
         if (p->w) cublasLtMatrixLayoutDestroy(p->w);
         if (p->desc) cublasLtMatmulDescDestroy(p->desc);
@@ -425,4 +503,9 @@ int ks_gpu_product_f32(ks_gpu *g, float *y, size_t ldy, const float *x, size_t l
     const plan key = {
         .N = N, .K = K, .ldy = ldy, .ldx = ldx, .y_alignment = alignment_of(y, 4 * ldy), .x_alignment = alignment_of(x, 4 * ldx)};
     return product(g, y, x, w, M, accumulate, &key);
+}
+
+const char *ks_gpu_algorithms(const ks_gpu *g)
+{
+    return g->algorithms ? g->algorithms : "";
 }

@@ -1,0 +1,246 @@
+/* The products of gpu.h: a row's bits do not depend on how many rows there are, on its place among them, on where in memory they lie, nor
+ * on whether a head comes whole or in blocks; and the sums are those of the operands as they are. For every matrix of the models of this
+ * table and of tests/goldens: on a GPU at their sizes, on the check GPU, which computes as the CPU does, at smaller ones. */
+#include "base/dtype.h"
+#include "base/error.h"
+#include "check/device.h"
+#include "check/tolerances.h"
+#include "model/arch.h"
+#include "support/numbers.h"
+#include "support/sweeps.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#ifdef KS_CHECK_GPU
+enum { SMALLER_N = 64, SMALLER_K = 16, ROWS = 150, BLOCK = 100003 };
+#else
+enum { SMALLER_N = 1, SMALLER_K = 1, ROWS = 6000, BLOCK = 1000003 };
+#endif
+
+static const struct {
+    const char *name;
+    size_t D, H, G, E, F, V;
+} sizes[] = {
+    {"SmolLM2-135M", 576, 9, 3, 64, 1536, 49152},           {"Qwen2.5-Coder-0.5B", 896, 14, 2, 64, 4864, 151936},
+    {"Qwen2.5-Coder-1.5B", 1536, 12, 2, 128, 8960, 151936}, {"Qwen2.5-Coder-3B", 2048, 16, 2, 128, 11008, 151936},
+    {"Qwen2.5-Coder-7B", 3584, 28, 4, 128, 18944, 152064},  {"Qwen2.5-Coder-32B", 5120, 40, 8, 128, 27648, 152064},
+    {"StarCoder2-3B", 3072, 24, 2, 128, 12288, 49152},      {"CodeGemma-7B", 3072, 16, 16, 256, 24576, 256000},
+    {"Code-LLaMA-7B", 4096, 32, 32, 128, 11008, 32016},     {"Phi-3-mini", 3072, 32, 32, 96, 8192, 32064},
+};
+enum { SIZES = sizeof sizes / sizeof *sizes, MATRICES = 6 * (SIZES + MODELS) };
+
+/* A matrix [N, K]; ldy > N: a block of a head. */
+typedef struct matrix {
+    size_t N, K, ldy, first;
+} matrix;
+
+static size_t smaller(size_t n, size_t by)
+{
+    const size_t m = n / by;
+    return by > 1 && n > 256 ? m + (m < 8 ? 8 : 0) : n;
+}
+
+/* The matrices of a model, those that are not among the n of `all` yet; returns their number with these. */
+static size_t matrices_of(matrix *all, size_t n, size_t D, size_t H, size_t G, size_t E, size_t F, size_t V)
+{
+    const size_t of[6][2] = {{H * E, D}, {G * E, D}, {D, H * E}, {F, D}, {D, F}, {V, D}};
+    for (size_t i = 0; i < 6; i++) {
+        const matrix m = {smaller(of[i][0], SMALLER_N), smaller(of[i][1], SMALLER_K), smaller(of[i][0], SMALLER_N), 0};
+        bool known = false;
+        for (size_t k = 0; k < n; k++) known |= all[k].N == m.N && all[k].K == m.K;
+        if (!known) all[n++] = m;
+    }
+    return n;
+}
+
+static size_t all_matrices(matrix *all)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < SIZES; i++) n = matrices_of(all, n, sizes[i].D, sizes[i].H, sizes[i].G, sizes[i].E, sizes[i].F, sizes[i].V);
+    for (size_t i = 0; i < MODELS; i++) {
+        char path[200];
+        ks_arch *a;
+        snprintf(path, sizeof path, "goldens/models/%s", models[i]);
+        assert_int_equal(ks_arch_read(&a, path), 0);
+        n = matrices_of(all, n, (size_t)a->D, (size_t)a->H, (size_t)a->G, (size_t)a->E, (size_t)a->F, (size_t)a->V);
+        ks_arch_free(a);
+    }
+    return n;
+}
+
+/* ---- operands: BLOCK random numbers, over and over ---- */
+
+static float numbers[BLOCK];    /* as the device has them */
+static uint16_t bf16_of[BLOCK]; /* the same, cut to bf16 */
+
+static void make_numbers(bool bf16)
+{
+    rng r = {13};
+    for (size_t i = 0; i < BLOCK; i++) {
+        uint32_t bits;
+        numbers[i] = (float)rng_normal(&r);
+        memcpy(&bits, &numbers[i], sizeof bits);
+        bf16_of[i] = (uint16_t)(bits >> 16);
+        if (bf16) numbers[i] = ks_f32_of_bf16(bf16_of[i]);
+    }
+}
+
+/* Element i of an operand is numbers[(i + shift) % BLOCK]. */
+static void *operand(size_t n, size_t shift, bool bf16)
+{
+    const size_t size = bf16 ? sizeof *bf16_of : sizeof *numbers;
+    const char *from = bf16 ? (const char *)bf16_of : (const char *)numbers;
+    char *p = device_new(NULL, n * size);
+    for (size_t at = 0, step, in = shift; at < n; at += step, in = 0) {
+        step = n - at < BLOCK - in ? n - at : BLOCK - in;
+        device_set(p + at * size, from + in * size, step * size);
+    }
+    return p;
+}
+enum { SHIFT_X = 7, SHIFT_W = 4321 };
+
+/* ---- products ---- */
+
+typedef struct problem {
+    matrix m;
+    bool bf16;
+    size_t rows;
+    char *x, *w;
+    float *once, *twice; /* [rows, N] the product of all rows; that, and once more on top */
+} problem;
+
+/* y = or += rows first .. first + M - 1 of x times w's rows w0 .. w0 + N - 1. */
+static void multiply(const problem *p, float *y, size_t ldy, size_t first, size_t M, size_t w0, size_t N, bool accumulate)
+{
+    const size_t K = p->m.K, size = p->bf16 ? 2 : 4;
+    const void *x = p->x + first * K * size, *w = p->w + w0 * K * size;
+    const int rc = p->bf16 ? ks_gpu_product_bf16(device_gpu(), y, ldy, x, w, M, N, K, accumulate)
+                           : ks_gpu_product_f32(device_gpu(), y, ldy, x, K, w, M, N, K, accumulate);
+    if (rc) fail_msg("[%zu, %zu] of %s, %zu rows: %s", N, K, p->bf16 ? "bf16" : "f32", M, ks_error_text());
+}
+
+/* n rows, of which not more than LOOK at both ends are looked at. */
+static void assert_rows(const problem *p, const float *got, const float *want, size_t n, size_t M, size_t place, const char *what)
+{
+    enum { LOOK = 128 };
+    const size_t N = p->m.ldy;
+    for (size_t at = 0; at < n; at += LOOK) {
+        if (at >= LOOK && n - at > LOOK) continue;
+        const size_t rows = n - at < LOOK ? n - at : LOOK, bytes = rows * N * sizeof *got;
+        float *a = malloc(bytes), *b = malloc(bytes);
+        assert_true(a && b);
+        device_get(a, got + at * N, bytes);
+        device_get(b, want + at * N, bytes);
+        for (size_t i = 0; i < rows * N && !same_bits(a, b, bytes); i++) {
+            if (!same_bits(a + i, b + i, sizeof *a))
+                fail_msg("[%zu, %zu] of %s, %s: row %zu of %zu from %zu on, column %zu: %.9g, among %zu rows %.9g", p->m.N, p->m.K,
+                         p->bf16 ? "bf16" : "f32", what, at + i / N, M, place, i % N, (double)a[i], p->rows, (double)b[i]);
+        }
+        free(a), free(b);
+    }
+}
+
+/* Some elements against sums in long double, relative to the sum of |x w|. */
+static void check_sums(const problem *p, worst *w)
+{
+    const size_t N = p->m.N, K = p->m.K;
+    for (size_t i = 0; i < 24; i++) {
+        const size_t row = i * 7919 % p->rows, column = i * 104729 % N;
+        float got;
+        long double sum = 0, all = 0;
+        for (size_t k = 0; k < K; k++) {
+            const long double t =
+                (long double)numbers[(row * K + k + SHIFT_X) % BLOCK] * (long double)numbers[(column * K + k + SHIFT_W) % BLOCK];
+            sum += t;
+            all += fabsl(t);
+        }
+        device_get(&got, p->once + row * N + column, sizeof got);
+        worst_of(w, isfinite(got) ? (double)(fabsl((long double)got - sum) / all) : (double)INFINITY, "[%zu, %zu] of %s", N, K,
+                 p->bf16 ? "bf16" : "f32");
+    }
+}
+
+static void check_matrix(problem *p, worst *error)
+{
+    static const size_t counts[] = {1, 2, 7, 16, 64, 255, 4096};
+    const size_t N = p->m.N;
+    p->once = device_new(NULL, p->rows * N * sizeof(float));
+    p->twice = device_new(NULL, p->rows * N * sizeof(float));
+    multiply(p, p->once, N, 0, p->rows, 0, N, false);
+    assert_int_equal(ks_gpu_copy(device_gpu(), p->twice, p->once, p->rows * N * sizeof(float)), 0);
+    multiply(p, p->twice, N, 0, p->rows, 0, N, true);
+    check_sums(p, error);
+    for (size_t c = 0; c < sizeof counts / sizeof *counts && counts[c] <= p->rows; c++) {
+        const size_t M = counts[c], places[] = {0, (p->rows - M) / 2, p->rows - M};
+        float *y = device_new(NULL, (M + 1) * N * sizeof *y);
+        for (size_t i = 0; i < 3; i++) {
+            float *z = y + i % 2 * N; /* results begin at a row, too */
+            multiply(p, z, N, places[i], M, 0, N, false);
+            assert_rows(p, z, p->once + places[i] * N, M, M, places[i], "a product");
+            multiply(p, z, N, places[i], M, 0, N, true);
+            assert_rows(p, z, p->twice + places[i] * N, M, M, places[i], "a product on top of another");
+        }
+    }
+}
+
+/* As a streamed head comes: blocks of rows of w, each into its columns. */
+static void check_blocks(problem *p)
+{
+    const size_t N = p->m.N, block = N < 192 ? N : N / 192 * 64, M = p->rows < 16 ? p->rows : 16;
+    float *y = device_new(NULL, M * N * sizeof *y);
+    for (size_t first = 0; first < N; first += block)
+        multiply(p, y + first, N, p->rows - M, M, first, N - first < block ? N - first : block, false);
+    assert_rows(p, y, p->once + (p->rows - M) * N, M, M, p->rows - M, "a product in blocks of columns");
+}
+
+static void every_matrix_has_one_algorithm(bool bf16)
+{
+    matrix all[MATRICES];
+    worst error = {0};
+    size_t free_bytes, all_bytes, done = 0;
+    const size_t n = all_matrices(all);
+    make_numbers(bf16);
+    for (size_t i = 0; i < n; i++) {
+        problem p = {.m = all[i], .bf16 = bf16, .rows = ROWS};
+        const size_t size = bf16 ? 2 : 4, N = p.m.N, K = p.m.K, most = ((size_t)1 << 28) / (N > K ? N : K);
+        if (p.rows > most) p.rows = most;
+        assert_int_equal(ks_gpu_memory(device_gpu(), &free_bytes, &all_bytes), 0);
+        const double bytes = (double)(N + p.rows) * (double)(K * size) + 4.0 * (double)(p.rows * N * sizeof(float));
+        if (bytes > 0.9 * (double)free_bytes) {
+            printf("[%zu, %zu] of %s is left out: %.1f GB, and %.1f GB are free\n", N, K, bf16 ? "bf16" : "f32", bytes * 1e-9,
+                   (double)free_bytes * 1e-9);
+            continue;
+        }
+        p.x = operand(p.rows * K, SHIFT_X, bf16);
+        p.w = operand(N * K, SHIFT_W, bf16);
+        check_matrix(&p, &error);
+        check_blocks(&p);
+        device_end();
+        done++;
+    }
+    printf("%zu of %zu matrices\n", done, n);
+    assert_true(done > n / 2);
+    assert_below(bf16 ? "products of bf16" : "products of f32", &error, KS_TOLERANCE_PRODUCT);
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    every_matrix_has_one_algorithm(true);
+}
+
+static void test_f32(void **state)
+{
+    (void)state;
+    every_matrix_has_one_algorithm(false);
+    const char *lines = ks_gpu_algorithms(device_gpu());
+    assert_true(*lines && lines[strlen(lines) - 1] != '\n');
+    printf("%s\n", lines);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_bf16), cmocka_unit_test(test_f32)};
+    return device_run_tests(tests);
+}
