@@ -66,7 +66,7 @@ struct thread {
 };
 
 /* One launch runs at a time; it owns all of this. */
-static std::mutex lock;
+static std::recursive_mutex lock; /* as a test goes on after a kernel that ended in a segmentation fault */
 static std::vector<thread> threads;
 static std::vector<unsigned> ready;
 static std::vector<fiber> idle;
@@ -86,6 +86,8 @@ uint3 *thread_index;
 uint3 block_index;
 dim3 block_size, grid_size;
 void (*submit)(void *stream, std::function<void()> work);
+void (*look)(const launched &l);
+uint64_t blocks;
 
 static uint64_t random_next() /* SplitMix64 */
 {
@@ -102,7 +104,7 @@ static size_t random_below(size_t n)
 
 void seed(uint64_t value)
 {
-    std::lock_guard<std::mutex> held(lock);
+    std::lock_guard<std::recursive_mutex> held(lock);
     random_state = value * 0x9e3779b97f4a7c15u;
     seeded = true;
 }
@@ -392,7 +394,7 @@ void set_error(int error)
 
 cudaError_t allow_shared(const void *kernel, int bytes)
 {
-    std::lock_guard<std::mutex> held(lock);
+    std::lock_guard<std::recursive_mutex> held(lock);
     if (bytes < 0 || bytes > SHARED_MOST) {
         fprintf(stderr, "emulator: %d bytes of dynamic shared memory are asked for; a block has at most %d\n", bytes, SHARED_MOST);
         return (cudaError_t)(last_error = INVALID_VALUE);
@@ -443,7 +445,7 @@ static void seed_once()
 
 static void run(const char *name, size_t limit, dim3 grid, dim3 block, size_t shared, const std::function<void()> &body)
 {
-    std::lock_guard<std::mutex> held(lock);
+    std::lock_guard<std::recursive_mutex> held(lock);
     seed_once();
     launch_number++;
     kernel_name = name;
@@ -451,11 +453,13 @@ static void run(const char *name, size_t limit, dim3 grid, dim3 block, size_t sh
     grid_size = grid;
     block_size = block;
     shared_limit = limit;
+    ready.clear(); /* of a launch that did not end */
+    shared_arrays.clear();
     threads.assign((size_t)block.x * block.y * block.z, thread());
     shared_new(shared, nullptr);
 
     /* Blocks in an order without pattern: i -> (a i + b) mod n with a prime to n. */
-    const uint64_t n = (uint64_t)grid.x * grid.y * grid.z, b = random_below(n);
+    const uint64_t all = (uint64_t)grid.x * grid.y * grid.z, n = look ? std::min(all, blocks) : all, b = random_below(n);
     uint64_t a = random_below(n) | 1;
     for (uint64_t u = a, v = n;; u = a, v = n) {
         while (v) {
@@ -467,7 +471,7 @@ static void run(const char *name, size_t limit, dim3 grid, dim3 block, size_t sh
         a++;
     }
     for (uint64_t i = 0; i < n; i++) {
-        const uint64_t at = (uint64_t)(((unsigned __int128)a * i + b) % n);
+        const uint64_t at = all - n + (uint64_t)(((unsigned __int128)a * i + b) % n);
         block_index.x = (unsigned)(at % grid.x);
         block_index.y = (unsigned)(at / grid.x % grid.y);
         block_index.z = (unsigned)(at / grid.x / grid.y);
@@ -477,15 +481,20 @@ static void run(const char *name, size_t limit, dim3 grid, dim3 block, size_t sh
         run_block();
         shared_check_guards();
     }
-    for (const shared_array &s : shared_arrays) free(s.memory);
+    size_t of_arrays = 0;
+    for (const shared_array &s : shared_arrays) {
+        if (s.site) of_arrays += s.bytes;
+        free(s.memory);
+    }
     shared_arrays.clear();
+    if (look) look({name, grid, block, shared, of_arrays});
 }
 
 void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, void *stream, std::function<void()> body)
 {
     size_t limit = SHARED_DEFAULT;
     {
-        std::lock_guard<std::mutex> held(lock);
+        std::lock_guard<std::recursive_mutex> held(lock);
         const auto found = allowed_shared.find(kernel);
         if (found != allowed_shared.end()) limit = std::max<size_t>(limit, (size_t)found->second);
     }
@@ -522,7 +531,7 @@ extern "C" void ks_check_seed(uint64_t seed)
 
 extern "C" uint64_t ks_check_random()
 {
-    std::lock_guard<std::mutex> held(ks_emu::lock);
+    std::lock_guard<std::recursive_mutex> held(ks_emu::lock);
     ks_emu::seed_once();
     return ks_emu::random_next();
 }

@@ -33,6 +33,17 @@ void seed(uint64_t value);
  * of the stream. `work` must be called before what the launch's pointers point to is gone. */
 extern void (*submit)(void *stream, std::function<void()> work);
 
+/* A launch that has passed its checks. */
+struct launched {
+    const char *kernel;
+    dim3 grid, block;
+    size_t dynamic_shared, static_shared; /* bytes; static_shared: 0 if no block ran */
+};
+/* Where launches are looked at instead of run: NULL (they run), or who is told of each after `blocks` blocks of it, the grid's last ones,
+ * have run. */
+extern void (*look)(const launched &l);
+extern uint64_t blocks;
+
 /* What cudaGetLastError will answer next in this thread. */
 void set_error(int error);
 

@@ -1,0 +1,307 @@
+/* Every launcher of kernels.h for models of every family at the sizes that sweeps have: what it launches is legal on every GPU that the
+ * kernels are compiled for, and the last block finds the last row. The arrays are address space of the real sizes, of which only what that
+ * block touches becomes memory: an index that is computed in too few bits ends in a segmentation fault, or elsewhere than in the last
+ * element. A launcher that is not in this test fails it. */
+#include "kernels/kernels.h"
+
+extern "C" {
+#include "base/dtype.h"
+#include "compute/backend.h"
+#include "model/arch.h"
+}
+#include "kernels/launch.h"
+
+#include <cmath>
+#include <csetjmp>
+#include <cstdarg>
+#include <cstdio>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <string>
+#include <sys/mman.h>
+#include <vector>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+/* What a block may have everywhere: 99 KB of shared memory on sm_86, 89 and 120 (163 on 80, 227 on 90 and 100). */
+enum { THREADS_MOST = 1024, SHARED_MOST = 99 << 10 };
+
+struct family {
+    const char *name;
+    size_t D, H, G, E, F, V;
+    int norm, act, window;
+    bool gate;
+};
+static const family families[] = {
+    {"Qwen2.5-Coder-0.5B", 896, 14, 2, 64, 4864, 151936, KS_NORM_RMS, KS_ACT_SILU, 0, true},
+    {"Qwen2.5-Coder-1.5B", 1536, 12, 2, 128, 8960, 151936, KS_NORM_RMS, KS_ACT_SILU, 0, true},
+    {"Qwen2.5-Coder-3B", 2048, 16, 2, 128, 11008, 151936, KS_NORM_RMS, KS_ACT_SILU, 0, true},
+    {"Qwen2.5-Coder-7B", 3584, 28, 4, 128, 18944, 152064, KS_NORM_RMS, KS_ACT_SILU, 0, true},
+    {"Qwen2.5-Coder-32B", 5120, 40, 8, 128, 27648, 152064, KS_NORM_RMS, KS_ACT_SILU, 0, true},
+    {"StarCoder2-3B", 3072, 24, 2, 128, 12288, 49152, KS_NORM_LAYER, KS_ACT_GELU_TANH, 4096, false},
+    {"CodeGemma-7B", 3072, 16, 16, 256, 24576, 256000, KS_NORM_RMS, KS_ACT_GELU_TANH, 0, true},
+    {"Code-LLaMA-7B", 4096, 32, 32, 128, 11008, 32016, KS_NORM_RMS, KS_ACT_SILU, 0, true},
+    {"Llama-3-8B", 4096, 32, 8, 128, 14336, 128256, KS_NORM_RMS, KS_ACT_SILU, 0, true},
+    {"Mistral-7B", 4096, 32, 8, 128, 14336, 32000, KS_NORM_RMS, KS_ACT_SILU, 4096, true},
+    {"Phi-3-mini", 3072, 32, 32, 96, 8192, 32064, KS_NORM_RMS, KS_ACT_SILU, 2047, true},
+    {"SmolLM2-135M", 576, 9, 3, 64, 1536, 49152, KS_NORM_RMS, KS_ACT_GELU_ERF, 0, true},
+    {"SmolLM2-1.7B", 2048, 32, 32, 64, 8192, 49152, KS_NORM_RMS, KS_ACT_SILU, 0, true},
+};
+
+/* ---- launches ---- */
+
+static std::vector<ks_emu::launched> seen;
+static std::set<std::string> called;
+static const char *of; /* a family's name */
+
+static std::string illegal(const ks_emu::launched &l)
+{
+    const uint64_t threads = (uint64_t)l.block.x * l.block.y * l.block.z, shared = l.dynamic_shared + l.static_shared;
+    if (l.grid.x > 0x7fffffff || l.grid.y > 65535 || l.grid.z > 65535) return "grid";
+    if (threads < 1 || threads > THREADS_MOST || l.block.z > 64) return std::to_string(threads) + " threads in a block";
+    if (shared > SHARED_MOST) return std::to_string(shared) + " bytes of shared memory";
+    return "";
+}
+
+/* What the launcher returned, and launched: one kernel or more, all of them legal. */
+static void check(const char *launcher, int error)
+{
+    called.insert(launcher);
+    if (error) fail_msg("%s of %s: error %d", launcher, of, error);
+    if (seen.empty()) fail_msg("%s of %s launches nothing", launcher, of);
+    for (const ks_emu::launched &l : seen) {
+        const std::string why = illegal(l);
+        if (!why.empty()) fail_msg("%s of %s: %s: %s", launcher, of, l.kernel, why.c_str());
+    }
+    seen.clear();
+}
+#define CALL(launcher, ...) check(#launcher, launcher(__VA_ARGS__, nullptr))
+
+/* ---- arrays ---- */
+
+/* n elements of which nothing is there yet: zeros. */
+template <class T> struct array {
+    T *v;
+    size_t n;
+
+    explicit array(size_t count) : n(count)
+    {
+        v = (T *)mmap(nullptr, bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (v == MAP_FAILED) fail_msg("no address space for %zu bytes", bytes());
+    }
+    array(const array &) = delete;
+    array &operator=(const array &) = delete;
+    ~array()
+    {
+        munmap(v, bytes());
+    }
+    size_t bytes() const
+    {
+        return n * sizeof(T);
+    }
+    operator T *() const
+    {
+        return v;
+    }
+    T &last() const
+    {
+        return v[n - 1];
+    }
+};
+
+/* Results: the last element is NaN until it is written. */
+struct results : array<float> {
+    explicit results(size_t count) : array(count)
+    {
+        last() = NAN;
+    }
+    ~results()
+    {
+        if (std::isnan(last())) fail_msg("%s: the last of %zu results was not written", of, n);
+    }
+};
+
+/* Rows 0, .., the last of which (as many as a block has, and more) lead to the last rows of what has `among` rows. */
+struct indices : array<int64_t> {
+    indices(size_t count, size_t among) : array(count)
+    {
+        for (size_t i = 0; i < 64 && i < count; i++) v[count - 1 - i] = (int64_t)(among - 1 - i);
+    }
+};
+
+/* ---- operations of rows ---- */
+
+static void rows_of(const family &f, size_t R)
+{
+    const indices rows(R, R);
+    for (int type : {KS_K_BF16, KS_K_F16, KS_K_F32}) {
+        const results y(R * f.D);
+        const array<float> table(f.V * f.D);
+        const array<int32_t> ids(R);
+        ids.last() = (int32_t)f.V - 1;
+        CALL(ks_k_embed, y, table, type, ids, R, f.D, 1.0f);
+    }
+    const array<float> x(R * f.D), d(R * f.D), weight(f.D), bias(f.D);
+    {
+        const results y(R * f.D);
+        CALL(ks_k_gather, y, x, rows, R, f.D);
+    }
+    x.last() = 1;
+    d.last() = 2;
+    CALL(ks_k_scatter_add, x, d, rows, R, f.D);
+    assert_true(x.last() == 3);
+    d.last() = 0.001f;
+    CALL(ks_k_round_diff, d, rows, x, rows, R, f.D);
+    assert_true(d.last() == 0);
+    for (size_t N : {f.H * f.E, f.D, f.F}) {
+        const array<float> y(R * N), b(N);
+        b.last() = 1;
+        CALL(ks_k_add_bias, y, N, b, R, N);
+        assert_true(y.last() == 1);
+        const array<uint16_t> hi(R * N), mid(R * N), lo(R * N);
+        hi.last() = lo.last() = 1;
+        CALL(ks_k_split, hi, mid, lo, y, N, R, N);
+        assert_true(hi.last() == 0x3f80 && lo.last() == 0);
+    }
+    {
+        const results y(R * f.D), inv(R);
+        const array<float> mean(R);
+        CALL(ks_k_norm, y, f.norm == KS_NORM_LAYER ? (float *)mean : nullptr, inv, x, rows, R, f.D, f.norm, 1e-5f, weight, bias);
+        const results dy(R * f.D);
+        CALL(ks_k_norm_diff, dy, d, rows, x, rows, R, f.D, f.norm, 1e-5f, weight);
+    }
+    {
+        const array<float> q(R * f.H * f.E), cosine(R * f.E / 2), sine(R * f.E / 2);
+        q.last() = 1;
+        cosine.last() = 0.5;
+        CALL(ks_k_rope, q, R, f.H, f.E, f.E, cosine, sine, rows);
+        assert_true(q.last() == 0.5);
+    }
+    const array<float> g(R * f.F), u(R * f.F), dg(R * f.F), du(R * f.F);
+    for (int act : {KS_ACT_SILU, KS_ACT_GELU_TANH, KS_ACT_GELU_ERF}) {
+        const results a(R * f.F), da(R * f.F);
+        CALL(ks_k_activate, a, f.gate ? (float *)g : nullptr, u, R, f.F, act);
+        CALL(ks_k_activate_diff, da, f.gate ? (float *)dg : nullptr, du, f.gate ? (float *)g : nullptr, u, rows, R, f.F, act);
+    }
+}
+
+/* ---- attention ---- */
+
+/* S samples of T tokens; branches of n rows each, R rows in all. */
+static void attention_of(const family &f, int32_t T, size_t S, size_t R, int32_t n)
+{
+    const size_t rows = S * (size_t)T, P = (size_t)KS_PADDED(T), branches = R / (size_t)n;
+    const int32_t H = (int32_t)f.H, G = (int32_t)f.G, E = (int32_t)f.E;
+    const array<float> q(rows * f.H * f.E), k(rows * f.G * f.E), v(rows * f.G * f.E), logp(S * f.H * (size_t)T * P);
+    const array<ks_k_sample> samples(S);
+    const ks_k_sample last = {(int64_t)(rows - (size_t)T), (int64_t)((S - 1) * f.H * (size_t)T * P), T};
+    samples.last() = last;
+    logp.last() = NAN;
+    {
+        const results out(rows * f.H * f.E);
+        CALL(ks_k_attention, out, logp, q, k, v, samples, S, T, H, G, E, f.window, 0.1f);
+    }
+    assert_false(std::isnan(logp.last()));
+    {
+        const array<double> strength(f.H);
+        const array<int32_t> pairs(2);
+        const array<ks_k_sample> one(1);
+        one[0] = last;
+        pairs[0] = pairs[1] = T - 1;
+        CALL(ks_k_edge_weights, strength, logp, one, pairs, 1, H, f.window);
+        assert_true(strength.last() > 0);
+    }
+
+    /* Masked from the first of its n rows on. */
+    const size_t in = branches * (size_t)n;
+    const array<float> dq(in * f.H * f.E), dk(in * f.G * f.E), dv(in * f.G * f.E);
+    const array<ks_k_branch> items(branches);
+    const array<int32_t> lists((size_t)n + (size_t)T + 1 + (size_t)T);
+    const int64_t first = (int64_t)(in - (size_t)n);
+    ks_k_branch &b = items.last();
+    b = {last, first, first, first, n, n, 0, 0, n, n + T + 1, -1, KS_SCALE, 0.5};
+    for (int32_t i = 0; i < n; i++) lists[i] = T - n + i;
+    for (int32_t t = T - n; t < T; t++) lists[n + t + 1] = t - (T - n) + 1; /* one edge a row, to key 0 */
+    const results da(in * f.H * f.E);
+    CALL(ks_k_attention_diff, da, dq, dk, dv, q, k, v, logp, items, lists, branches, T, n, H, G, E, f.window, 0.1f);
+}
+
+/* ---- measures ---- */
+
+static void measures_of(const family &f, size_t R)
+{
+    const array<float> e(R * f.V), logits(R * f.V);
+    const array<ks_baseline_row> base(R);
+    const array<ks_measure_item> items(R);
+    const array<ks_measure> out(R);
+    base.last().lse = NAN;
+    CALL(ks_k_baseline, base, logits, R, f.V);
+    assert_true(std::fabs(base.last().lse - std::log((double)f.V)) < 1e-9);
+    items.last() = {(int64_t)R - 1, (int32_t)f.V - 1, true};
+    out.last().cell.kl = NAN;
+    e.last() = 1;
+    CALL(ks_k_measure, out, e, logits, base, items, R, f.V);
+    assert_int_equal(out.last().cell.status, KS_CELL_DONE);
+    assert_true(out.last().cell.kl > 0 && out.last().dlogit_next == 1);
+}
+
+/* ---- tests ---- */
+
+static void every_family(void **)
+{
+    ks_emu::look = [](const ks_emu::launched &l) { seen.push_back(l); };
+    ks_emu::blocks = 1;
+    for (const family &f : families) {
+        of = f.name;
+        for (size_t R : {1, 1000, 1000000}) rows_of(f, R);
+        for (int32_t T : {20, 300, 4096}) {
+            attention_of(f, T, 1, 1000, 1);
+            attention_of(f, T, T > 300 ? 10 : 1000, 1000000, T > 300 ? T - 1 : T);
+        }
+        for (size_t R : {1, 100000}) measures_of(f, R);
+    }
+    ks_emu::look = nullptr;
+}
+
+/* After every_family. */
+static void every_launcher(void **)
+{
+    std::ifstream file("../kernels/kernels.h");
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const std::regex declared("\\n(int|cudaError_t|size_t|void) (ks_k_[a-z0-9_]+)\\(");
+    size_t n = 0;
+    for (auto i = std::sregex_iterator(text.begin(), text.end(), declared); i != std::sregex_iterator(); ++i, n++) {
+        const std::string name = (*i)[2];
+        if (!called.count(name)) fail_msg("%s is not in this test: add it above, with its real sizes", name.c_str());
+    }
+    assert_int_equal(n, called.size());
+}
+
+static __global__ void of_any_kind()
+{
+}
+
+static void what_is_illegal_is_seen(void **)
+{
+    static std::string why;
+    ks_emu::look = [](const ks_emu::launched &l) { why = illegal(l); };
+    assert_int_equal(KS_ALLOW_SHARED(of_any_kind, SHARED_MOST + 1), 0);
+    ks_emu::launch("of_any_kind", (const void *)of_any_kind, 1, 1024, SHARED_MOST, nullptr, of_any_kind);
+    assert_string_equal(why.c_str(), "");
+    ks_emu::launch("of_any_kind", (const void *)of_any_kind, 1, 1, SHARED_MOST + 1, nullptr, of_any_kind);
+    assert_string_equal(why.c_str(), "101377 bytes of shared memory");
+    ks_emu::look = nullptr;
+}
+
+int main()
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_family),
+        cmocka_unit_test(every_launcher),
+        cmocka_unit_test(what_is_illegal_is_seen),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
