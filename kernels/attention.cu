@@ -34,9 +34,9 @@ static __device__ void softmax_row(float *x, float *logp, int lo, int t, int fro
         x[j] = s;
         m = s > m ? s : m;
     }
-    m = ks_tile_max(m);
+    m = ks_warp_max(m);
     for (int j = from + lane; j < to; j += 32) total += expf(x[j] - m);
-    total = ks_tile_sum(total);
+    total = ks_warp_sum(total);
     /* The largest score adds exactly 1, so the sum's log is a log1p. */
     const float log_total = (float)log1p((double)total - 1);
     for (int j = lane; j < P; j += 32) logp[j] = j >= lo && j <= t ? x[j] - m - log_total : -INFINITY;

@@ -7,7 +7,7 @@
 #ifndef KS_KERNELS_ATTENTION_CUH
 #define KS_KERNELS_ATTENTION_CUH
 
-#include "kernels/launch.h"
+#include "kernels/reduce.cuh"
 
 #include <math.h>
 #include <stdint.h>
@@ -192,25 +192,13 @@ static __device__ __forceinline__ int ks_first_key(int t, int window)
     return window > 0 && t >= window ? t - window + 1 : 0;
 }
 
-/* Over a warp, the same on all lanes; lane l joins l ^ 16, ^ 8, .. */
-static __device__ __forceinline__ float ks_tile_sum(float v)
-{
-    for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(KS_FULL_WARP, v, o);
-    return v;
-}
-
-static __device__ __forceinline__ float ks_tile_max(float v)
+/* Over a warp, the same in every lane. */
+static __device__ __forceinline__ float ks_warp_max(float v)
 {
     for (int o = 16; o; o >>= 1) {
         const float w = __shfl_xor_sync(KS_FULL_WARP, v, o);
         v = w > v ? w : v;
     }
-    return v;
-}
-
-static __device__ __forceinline__ int ks_tile_count(int v)
-{
-    for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(KS_FULL_WARP, v, o);
     return v;
 }
 

@@ -84,7 +84,7 @@ static __device__ float against_reference(const row &r, const action &a, float s
         r.x[j] = d;
         rise = d > rise ? d : rise;
     }
-    return ks_tile_max(rise);
+    return ks_warp_max(rise);
 }
 
 /* The row in log space: p' from logp + ds, dp = p' - p. */
@@ -97,14 +97,14 @@ static __device__ void row_large(const row &r, const action &a)
         r.x[j] = t;
         m = t > m ? t : m;
     }
-    m = ks_tile_max(m);
+    m = ks_warp_max(m);
     for (int j = r.begin(); j <= r.t; j += 32) {
         float e = expf(r.x[j] - m);
         if (a.kind == KS_SCALE && a.edge(j)) e *= a.f;
         r.x[j] = e;
         total += e;
     }
-    total = ks_tile_sum(total);
+    total = ks_warp_sum(total);
     const float share = a.kind == KS_SET ? (float)(1 - (double)a.n * a.v) : 1;
     for (int j = r.begin(); j <= r.t; j += 32) r.x[j] = r.x[j] / total * share - expf(r.logp[j]);
 }
@@ -115,7 +115,7 @@ static __device__ void row_free(const row &r, const action &a, float scale)
     const float rise = against_reference(r, a, scale);
     float loss = 0;
     for (int j = r.begin(); j <= r.t; j += 32) loss += expf(r.logp[j]) * expm1f(r.x[j]);
-    loss = ks_tile_sum(loss);
+    loss = ks_warp_sum(loss);
     const float D = 1 + loss; /* all p sum to 1 */
     if (!(rise <= LARGE_RISE) || D < SMALL_SHARE) {
         row_large(r, a);
@@ -141,10 +141,10 @@ static __device__ void row_diff(const row &r, const action &a, float scale)
         edges += on ? p : 0;
         rest += on ? 0 : p;
     }
-    ye = ks_tile_sum(ye);
-    yr = ks_tile_sum(yr);
-    edges = ks_tile_sum(edges);
-    rest = ks_tile_sum(rest);
+    ye = ks_warp_sum(ye);
+    yr = ks_warp_sum(yr);
+    edges = ks_warp_sum(edges);
+    rest = ks_warp_sum(rest);
 
     /* p'/p - 1 = (w y + gain - loss) / D at edges and at the rest; gain: what the other class hands over. */
     const double left = 1 - (double)a.n * a.v;
@@ -197,7 +197,7 @@ static __device__ action action_of(const effects &s, const ks_k_branch &b, int h
         n++;
     }
     __syncwarp();
-    a.n = ks_tile_count(n);
+    a.n = ks_warp_sum(n);
     if (a.n == 0 || (b.kind == KS_SCALE && a.n == t + 1 - lo)) return a; /* a row of nothing but edges stays as it is when scaled */
     a.kind = b.kind == KS_SET ? KS_SET : KS_SCALE;
     if (b.kind == KS_KNOCKOUT) {
@@ -282,7 +282,7 @@ template <int ROWS> static __global__ void __launch_bounds__(KS_TILE_THREADS, 4)
         const int i = (first + r) / group, t = out_pos[i];
         int before = 0; /* output positions that have a row of dq */
         for (int l = lane; l < i; l += 32) before += in_at[out_pos[l]] >= 0;
-        before = ks_tile_count(before);
+        before = ks_warp_sum(before);
         if (lane == 0) {
             pos[r] = t;
             q_at[r] = in_at[t] >= 0 ? branch.q_row + before : -1;

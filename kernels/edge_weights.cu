@@ -2,7 +2,7 @@
  * THREADS. */
 #include "kernels/kernels.h"
 
-#include "kernels/launch.h"
+#include "kernels/reduce.cuh"
 
 #include <math.h>
 
@@ -19,7 +19,7 @@ static __global__ void __launch_bounds__(THREADS)
         const int query = pairs[i], key = pairs[n + i];
         if (key <= query && (!window || key > query - window)) sum += exp((double)rows[query * P + key]);
     }
-    for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, o);
+    sum = ks_warp_sum(sum);
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = sum;
     __syncthreads();
     if (threadIdx.x != 0) return;
