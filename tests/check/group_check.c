@@ -76,7 +76,7 @@ static int await(ks_gpu_group *q, _Atomic uint64_t *count, uint64_t n)
     const double begin = ks_seconds();
     while (atomic_load(count) < n) {
         if (ks_seconds() - begin > q->patience)
-            return break_off(q, "GPU %d of %d waited for %.0f s: one of them has not come to a broadcast", q->member, q->members,
+            return break_off(q, "GPU %d of %d waited for %.3g s: one of them has not come to a broadcast", q->member, q->members,
                              q->patience);
         nanosleep(&pause, NULL);
     }
@@ -100,7 +100,7 @@ int ks_gpu_group_join(ks_gpu_group **out, ks_gpu *g, const ks_gpu_group_id *id, 
     while (atomic_load(&q->b->joined) < members) {
         if (ks_seconds() - begin > patience) {
             shm_unlink(id->bytes);
-            rc = break_off(q, "GPU %d of %d waited for %.0f s: not all of them came", member, members, patience);
+            rc = break_off(q, "GPU %d of %d waited for %.3g s: not all of them came", member, members, patience);
             goto done;
         }
         nanosleep(&pause, NULL);

@@ -111,7 +111,7 @@ static int nccl_failed(ks_gpu_group *q, ncclResult_t r, const char *what)
 
 static int too_late(ks_gpu_group *q, const char *what)
 {
-    return break_off(q, "GPU %d of %d waited for %.0f s: %s", q->member, q->members, q->patience, what);
+    return break_off(q, "GPU %d of %d waited for %.3g s: %s", q->member, q->members, q->patience, what);
 }
 
 /* What a call that returned r has begun is under way on this member when this returns KS_OK. */
