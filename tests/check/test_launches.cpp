@@ -16,7 +16,6 @@ extern "C" {
 #include <cstdarg>
 #include <cstdio>
 #include <fstream>
-#include <regex>
 #include <set>
 #include <string>
 #include <sys/mman.h>
@@ -270,12 +269,13 @@ static void every_family(void **)
 static void every_launcher(void **)
 {
     std::ifstream file("../kernels/kernels.h");
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    const std::regex declared("\\n(int|cudaError_t|size_t|void) (ks_k_[a-z0-9_]+)\\(");
     size_t n = 0;
-    for (auto i = std::sregex_iterator(text.begin(), text.end(), declared); i != std::sregex_iterator(); ++i, n++) {
-        const std::string name = (*i)[2];
+    for (std::string line; std::getline(file, line);) {
+        const std::string before = "int ks_k_"; /* as every declaration begins */
+        if (line.compare(0, before.size(), before)) continue;
+        const std::string name = line.substr(4, line.find('(') - 4);
         if (!called.count(name)) fail_msg("%s is not in this test: add it above, with its real sizes", name.c_str());
+        n++;
     }
     assert_int_equal(n, called.size());
 }
