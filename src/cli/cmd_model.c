@@ -101,8 +101,8 @@ static void print_text(const report *p)
     print_rope(a);
     printf("positions      %d\n", a->max_positions);
     printf("weights        %s, %" PRId64 " parameters\n", ks_dtype_name(a->dtype), ks_model_parameters(m));
-    printf("memory         %s as stored, %s in fp32, %s streamed (two buffers)\n", human(x, ks_weights_predict(m, KS_WEIGHTS_RESIDENT)),
-           human(y, 4 * ks_model_parameters(m)), human(z, ks_weights_predict(m, KS_WEIGHTS_STREAMED)));
+    printf("memory         %s as stored, %s in fp32, %s streamed (two buffers)\n", human(x, ks_weights_predict(m, KS_ALL_RESIDENT, false)),
+           human(y, 4 * ks_model_parameters(m)), human(z, ks_weights_predict(m, KS_ALL_STREAMED, false)));
     for (int i = 0; i < ks_st_files(st); i++)
         printf("%-15s%s, %s\n", i ? "" : "files", base_name(ks_st_file_at(st, i)->path), human(x, ks_st_file_at(st, i)->bytes));
     printf("tokenizer      %s\n", p->tokenizer ? "tokenizer.json" : "none: samples must give token ids");
@@ -169,9 +169,9 @@ static int print_json(const report *p)
     cJSON_AddStringToObject(o, "weight_dtype", ks_dtype_name(a->dtype));
     cJSON_AddNumberToObject(o, "parameters", (double)ks_model_parameters(m));
     cJSON *memory = cJSON_AddObjectToObject(o, "memory_bytes");
-    cJSON_AddNumberToObject(memory, "as_stored", (double)ks_weights_predict(m, KS_WEIGHTS_RESIDENT));
+    cJSON_AddNumberToObject(memory, "as_stored", (double)ks_weights_predict(m, KS_ALL_RESIDENT, false));
     cJSON_AddNumberToObject(memory, "fp32", 4 * (double)ks_model_parameters(m));
-    cJSON_AddNumberToObject(memory, "streamed", (double)ks_weights_predict(m, KS_WEIGHTS_STREAMED));
+    cJSON_AddNumberToObject(memory, "streamed", (double)ks_weights_predict(m, KS_ALL_STREAMED, false));
     list = cJSON_AddArrayToObject(o, "files");
     for (int i = 0; i < ks_st_files(st); i++) {
         cJSON *file = cJSON_CreateObject();

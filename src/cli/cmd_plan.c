@@ -179,12 +179,6 @@ done:
     return rc;
 }
 
-/* Bytes of weights on a GPU: f16 is widened there. */
-static int64_t device_weights(const ks_task *t)
-{
-    return ks_weights_predict(t->model, t->source) * (t->problem.arch->dtype == KS_F16 ? 2 : 1);
-}
-
 /* Forecast, and what follows from it, of ranks on this machine. */
 static int act_out(const ks_task *t, const ks_config *cfg, plan_facts *f)
 {
@@ -195,9 +189,9 @@ static int act_out(const ks_task *t, const ks_config *cfg, plan_facts *f)
     KS_NEW(speed, p->ranks);
     for (int r = 0; r < p->ranks; r++) speed[r] = f->flops_per_second;
     KS_TRY(ks_forecast_new(&f->forecast, &t->problem, p->units, p->n_units, t->budget, p->ranks, speed, &f->service));
-    for (int r = 0; r < p->ranks; r++) f->bytes_read += f->forecast->passes[r] * ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
+    for (int r = 0; r < p->ranks; r++) f->bytes_read += f->forecast->passes[r] * ks_weights_predict(t->model, KS_ALL_RESIDENT, false);
     f->compute = ks_forecast_top(f->forecast) / f->flops_per_second;
-    f->weight_bytes = ks_weights_predict(t->model, t->source);
+    f->weight_bytes = ks_weights_predict(t->model, t->streamed, false);
     f->fixed_bytes = KS_PROGRAM_BYTES;
     f->memory_bytes = p->forecast->peak_bytes + f->weight_bytes + f->fixed_bytes;
 done:
@@ -212,14 +206,14 @@ static int act_out_on_gpus(const ks_task *t, const ks_config *cfg, plan_facts *f
     const ks_plan *p = t->plan;
     f->model.arch = t->problem.arch;
     f->model.precision = cfg->precision;
-    f->model.streamed = t->source == KS_WEIGHTS_STREAMED;
+    f->model.streamed = ks_weights_any(t->streamed);
     f->service.root_loss = 0; /* root's GPU goes on while root serves */
     KS_TRY(ks_gpu_forecast_new(&f->on_gpu, &f->model, &t->problem, p->units, p->n_units, t->budget, p->ranks, &f->service));
     f->forecast = f->on_gpu->forecast;
     f->flops_per_second = f->on_gpu->all.seconds > 0 ? p->flops / f->on_gpu->all.seconds : ks_cost_speed(&f->model);
     f->bytes_read = (int64_t)f->on_gpu->all.copied;
     f->compute = f->on_gpu->busiest;
-    f->weight_bytes = device_weights(t);
+    f->weight_bytes = ks_weights_predict(t->model, t->streamed, true);
     f->fixed_bytes = KS_GPU_FIXED_BYTES;
     f->memory_bytes = f->forecast->peak_bytes + f->weight_bytes + f->fixed_bytes;
 done:
@@ -363,8 +357,12 @@ static void print_head(const ks_task *t, const plan_facts *f)
     printf("  branches       %lld with %lld stored rows\n", (long long)p->branches, (long long)p->rows);
     printf("  FLOPs          %.4g; two whole forwards a cell would need %.4g, %.1f times as many\n", p->flops, p->plain_flops,
            p->plain_flops / p->flops);
-    printf("  weights        %s, %.1f MB %s\n", t->source == KS_WEIGHTS_STREAMED ? "streamed" : "resident", (double)f->bytes_read / 1e6,
-           f->on_gpu ? "copied to GPUs in all" : "read in all");
+    char streamed[64] = "resident";
+    if (ks_weights_any(t->streamed)) snprintf(streamed, sizeof streamed, "streamed");
+    if (ks_weights_any(t->streamed) && t->streamed.layers < t->problem.arch->L)
+        snprintf(streamed, sizeof streamed, "%d of %d layers%s streamed", t->streamed.layers, t->problem.arch->L,
+                 t->streamed.head ? " and the head" : "");
+    printf("  weights        %s, %.1f MB %s\n", streamed, (double)f->bytes_read / 1e6, f->on_gpu ? "copied to GPUs in all" : "read in all");
     printf("  memory a rank  %.1f MB: %.1f activations, %.1f weights, %.1f %s\n", (double)f->memory_bytes / 1e6,
            (double)(f->memory_bytes - f->weight_bytes - f->fixed_bytes) / 1e6, (double)f->weight_bytes / 1e6, (double)f->fixed_bytes / 1e6,
            f->on_gpu ? "CUDA and cuBLAS" : "the program itself");
@@ -424,16 +422,16 @@ static void print_devices(void)
     printf("peak TFLOP/s (bf16: dense, on tensor cores, summed in fp32), GB; host, link: GB/s in one direction, 0: by way of the host\n");
 }
 
-/* Bytes that a rank may use of its GPU, or of this host. */
-static int memory_of(const ks_config *cfg, const ks_gpu_facts *gpu, int64_t *out)
+/* What a rank may use of its GPU, or of this host. */
+static int memory_of(const ks_config *cfg, const ks_gpu_facts *gpu, ks_memory *out)
 {
     int rc = KS_OK;
-    *out = gpu ? gpu->memory : ks_task_memory(cfg, 1);
+    *out = ks_task_memory(cfg, 1);
     if (!gpu) goto done;
-    if (cfg->memory_bytes && cfg->memory_bytes < (uint64_t)*out) *out = (int64_t)cfg->memory_bytes;
-    KS_REQUIRE(*out > KS_GPU_FIXED_BYTES, KS_EMACHINE, "--memory %.1f MB: CUDA alone takes about %.1f MB of a GPU", (double)*out / 1e6,
-               (double)KS_GPU_FIXED_BYTES / 1e6);
-    *out -= KS_GPU_FIXED_BYTES;
+    *out = (ks_memory){gpu->memory, KS_GPU_FIXED_BYTES, true};
+    if (cfg->memory_bytes && cfg->memory_bytes < (uint64_t)out->bytes) out->bytes = (int64_t)cfg->memory_bytes;
+    KS_REQUIRE(out->bytes > KS_GPU_FIXED_BYTES, KS_EMACHINE, "--memory %.1f MB: CUDA alone takes about %.1f MB of a GPU",
+               (double)out->bytes / 1e6, (double)KS_GPU_FIXED_BYTES / 1e6);
 done:
     return rc;
 }
@@ -441,15 +439,12 @@ done:
 static int prepare(ks_task **t, const ks_config *cfg, size_t i, const ks_corpus *corpus, const ks_gpu_facts *gpu)
 {
     int rc = KS_OK;
-    int64_t memory = 0;
+    ks_memory memory;
     KS_TRY(memory_of(cfg, gpu, &memory));
-    KS_TRY(ks_task_prepare(t, cfg, i, corpus, cfg->ranks, memory));
+    KS_TRY(ks_task_prepare(t, cfg, i, corpus, cfg->ranks, &memory));
     if (gpu && !ks_model_has_weights((*t)->model))
         ks_log(KS_LOG_WARN, "%s: no weights here; planned by config.json, as if all of them were %s", (*t)->dir,
                ks_dtype_name((*t)->problem.arch->dtype));
-    /* Weights that are widened take the place of activations. */
-    if (gpu && (*t)->problem.arch->dtype == KS_F16)
-        KS_TRY(ks_task_plan(*t, cfg->ranks, memory - ks_weights_predict((*t)->model, (*t)->source)));
 done:
     return rc;
 }

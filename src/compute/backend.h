@@ -7,7 +7,7 @@
  *
  * Memory: `float *` arguments are device arrays from `alloc`, dense and row-major unless a leading dimension is given.
  * Index arrays, items and results of measures are host memory, read before the call returns. Weights (matrices, biases, norms) are provider
- * memory (model/weights.h); a backend may keep copies of them until `forget`. One thread at a time uses a device.
+ * memory (model/weights.h); what a backend keeps of them it finds again by their place there. One thread at a time uses a device.
  * Every function returns KS_OK or KS_EMACHINE. A row's result does not depend on what else is in the batch. */
 #ifndef KS_COMPUTE_BACKEND_H
 #define KS_COMPUTE_BACKEND_H
@@ -27,7 +27,7 @@ typedef struct ks_device_options {
     int threads;     /* CPU threads, >= 1 */
     const char *isa; /* CPU: "generic", "avx2", "avx512"; NULL: KS_CPU_ISA from the environment, else the best there is */
     int local_rank;  /* CUDA: number of this rank on its host; modulo the number of GPUs it is the GPU's number */
-    size_t weights;  /* CUDA: bytes of weights that are kept on the device; 0: as many as fit */
+    size_t memory;   /* CUDA: bytes of device memory that all of this rank's together should take at most; 0: no limit */
 } ks_device_options;
 
 /* How much of the operand X of a product counts. A backend may keep more than the grade asks for. */
@@ -105,6 +105,13 @@ typedef struct ks_measure {
     double p_next, dlogit_next;
 } ks_measure;
 
+/* The memory of a device, for the plan. */
+typedef struct ks_device_memory {
+    char place[64]; /* ranks of a host with the same one share that memory */
+    int64_t free;   /* bytes that nobody uses now */
+    int64_t own;    /* bytes that the backend needs beside weights and arrays, those that it has included */
+} ks_device_memory;
+
 typedef struct ks_backend {
     const char *name;
     int (*open)(ks_device **out, const ks_device_options *options);
@@ -113,13 +120,25 @@ typedef struct ks_backend {
     /* For /provenance: how products were computed so far, a line a kind; valid until the next product. */
     const char *(*algorithms)(const ks_device *dev);
 
-    int (*alloc)(ks_device *dev, float **out, size_t n); /* not initialised */
+    int (*memory)(ks_device *dev, ks_device_memory *out); /* NULL: weights and arrays are in host memory */
+    int (*alloc)(ks_device *dev, float **out, size_t n);  /* not initialised */
     void (*free)(ks_device *dev, float *p);
     int (*zero)(ks_device *dev, float *p, size_t n);
     int (*copy)(ks_device *dev, float *dst, const float *src, size_t n);
     int (*download)(ks_device *dev, float *host, const float *src, size_t n);
     int (*upload)(ks_device *dev, float *dst, const float *host, size_t n);
-    void (*forget)(ks_device *dev); /* weights used so far may change or go: no copy of them is used any more */
+
+    /* Weights on their way to the device, beside what it computes. NULL where operations read them in place (CPU). */
+    /* Matrices that stay in their place: those that are not there yet are copied, for good. *copied: whether any was. */
+    int (*keep)(ks_device *dev, const ks_tensor *w, size_t n, bool *copied);
+    /* Matrices whose place will hold others: for operations called until the next fetch. Their host memory must not change until `fetched`
+     * returns, which does not wait for operations that use them. */
+    int (*fetch)(ks_device *dev, const ks_tensor *w, size_t n);
+    int (*fetched)(ks_device *dev);
+    /* fetch will read from this memory, aligned to pages, until forget; where it cannot be made fit for fast copies, that is said. */
+    int (*pin)(ks_device *dev, void *memory, size_t bytes);
+    /* The model may be closed, and pinned memory go: nothing of either is used any more. */
+    void (*forget)(ks_device *dev);
 
     /* y[r] = embedding[ids[r]] * scale, [R, D]. */
     int (*embed)(ks_device *dev, float *y, const ks_tensor *embedding, const int32_t *ids, size_t R, float scale);

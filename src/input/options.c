@@ -38,7 +38,7 @@ const char ks_options_help[] =
     "How it is computed\n"
     "  --precision P          full (default) or fast\n"
     "  --backend B            auto (default: a GPU where one answers), cpu or cuda\n"
-    "  --weights W            resident (mapped), streamed (two layers in memory at a time) or auto (default: resident where it fits)\n"
+    "  --weights W            resident (mapped), streamed (two layers in memory at a time) or auto (default: what fits is resident)\n"
     "  --threads N            threads of a rank (default 0: the cores it is bound to, or its share of them)\n"
     "  --memory BYTES         limit of a rank's memory: 1500000000, 512M, 2G (default: 60 % of what is free, shared by a host's ranks)\n"
     "  --checkpoint SECONDS   how much work of a rank a kill may cost, about; 0: as little as can be (default 20)\n"

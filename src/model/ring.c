@@ -65,9 +65,11 @@ static unsigned char *buffer_of(const ks_ring *r, int32_t item)
     return (unsigned char *)r->s + header_bytes() + (size_t)(item % KS_RING_SLOTS) * r->source.slot_bytes;
 }
 
+/* NONE: the walk is over. */
 static int32_t item_at(const ks_ring *r, int64_t position)
 {
     const int32_t n = r->source.items, tail = r->source.tail;
+    if (position >= n && !tail) return NONE;
     return (int32_t)(position < n ? position : n - tail + (position - n) % tail);
 }
 
@@ -92,10 +94,11 @@ bool ks_ring_wanted(ks_ring *r)
 }
 
 /* Whether there is something to read and its buffer is free, or holds it already. */
-static bool may_read(const ks_ring *r, int32_t item, const slot *to)
+static bool may_read(const ks_ring *r, int32_t item)
 {
     const shared *s = r->s;
     if (s->code || s->next >= s->limit || !anybody_in(r)) return false;
+    const slot *to = &s->slots[item % KS_RING_SLOTS];
     if (to->item == item) return true;
     for (int i = 0; i < r->members; i++)
         if (s->members[i].in && s->members[i].released <= to->position) return false;
@@ -109,11 +112,11 @@ static void *read_ahead(void *arg)
     pthread_mutex_lock(&s->mutex);
     while (!s->closed) {
         const int32_t item = item_at(r, s->next);
-        slot *to = &s->slots[item % KS_RING_SLOTS];
-        if (!may_read(r, item, to)) {
+        if (!may_read(r, item)) {
             pthread_cond_wait(&s->work, &s->mutex);
             continue;
         }
+        slot *to = &s->slots[item % KS_RING_SLOTS];
         if (to->item != item) {
             to->item = NONE;
             r->reading = s->round;
@@ -253,6 +256,7 @@ int ks_ring_acquire(ks_ring *r, int32_t item, unsigned char **data)
     pthread_mutex_lock(&s->mutex);
     walker *m = &s->members[r->member];
     KS_REQUIRE(m->in, KS_EMACHINE, "weights: asked for outside a pass");
+    KS_REQUIRE(item_at(r, m->at) != NONE, KS_EMACHINE, "weights: item %d is asked for, the walk is over", item);
     KS_REQUIRE(item == item_at(r, m->at), KS_EMACHINE, "weights: item %d is asked for, the next one is %d", item, item_at(r, m->at));
     for (int64_t held = m->released; held < m->at; held++)
         KS_REQUIRE(item_at(r, held) == item || (item_at(r, held) - item) % KS_RING_SLOTS, KS_EMACHINE,

@@ -26,7 +26,7 @@ enum { KS_RING_SLOTS = 2, KS_RING_MEMBERS = 1024 };
 typedef struct ks_ring ks_ring;
 
 typedef struct ks_ring_source {
-    int32_t items, tail; /* 1 <= tail <= items */
+    int32_t items, tail; /* 0 <= tail <= items, 1 <= items; tail 0: one walk a round */
     size_t slot_bytes;   /* of the largest item */
     /* Fills slot with an item, on the reader's thread. A long read asks ks_ring_wanted from time to time and returns KS_OK if it is not. */
     int (*read)(void *ctx, ks_ring *r, int32_t item, unsigned char *slot);

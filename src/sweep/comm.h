@@ -19,6 +19,7 @@ enum {
     KS_MSG_REPORT,  /* a rank's status (ks_comm_agree) */
     KS_MSG_VERDICT, /* root's answer to all of them */
     KS_MSG_HOST,    /* between the ranks of a host (hostmem.c, same.c) */
+    KS_MSG_MEMORY,  /* a rank's device memory, for root */
     KS_MSG_WORK,    /* units for a worker */
     KS_MSG_END,     /* no more units of this model */
     KS_MSG_RECORDS, /* results of a worker */

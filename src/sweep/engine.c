@@ -244,9 +244,7 @@ static int run_layer(ks_pass *p)
 {
     int rc = KS_OK;
     ks_layer w;
-    bool held = false;
-    KS_TRY(ks_weights_acquire(p->job->weights, p->layer, &w));
-    held = true;
+    KS_TRY(ks_supply_layer(&p->supply, &w));
     KS_TRY(trunk_layer(p, &w));
     KS_TRY(attention_strength(p));
     chunk c = {0};
@@ -256,12 +254,11 @@ static int run_layer(ks_pass *p)
     }
     KS_TRY(round_floor(p, p->h2));
     KS_TRY(fork_branches(p));
+    KS_TRY(ks_supply_queued(&p->supply, false));
     float *old = p->h;
     p->h = p->h2;
     p->h2 = old;
 done:
-    if (held && !ks_weights_stay(p->job->weights)) p->job->backend->forget(p->job->device);
-    if (held) ks_weights_release(p->job->weights, p->layer);
     return rc;
 }
 
@@ -289,6 +286,7 @@ int ks_engine_pass(const ks_job *job, const ks_unit *units, size_t n, const ks_s
     int rc = KS_OK;
     ks_pass *p = NULL;
     KS_TRY(ks_pass_new(&p, job, units, n, sink));
+    KS_TRY(ks_supply_begin(&p->supply, job->backend, job->device, job->weights));
     KS_TRY(begin(p));
     for (p->layer = 0; p->layer < p->a->L; p->layer++) {
         KS_TRY(run_layer(p));
@@ -296,6 +294,7 @@ int ks_engine_pass(const ks_job *job, const ks_unit *units, size_t n, const ks_s
     }
     KS_TRY(ks_pass_measure(p));
 done:
+    if (p) ks_supply_end(&p->supply);
     ks_pass_free(p);
     return rc;
 }

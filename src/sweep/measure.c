@@ -16,32 +16,30 @@ static int64_t base_row_of(const pass_unit *u, int32_t pos)
     return u->base_row + (u->all_positions ? pos : 0);
 }
 
-/* y [n, V] = x [n, D] through the head, block by block. */
-static int head(ks_pass *p, float *y, const float *x, size_t n)
+/* y [n, V] = x [n, D] through the head, block by block. more: this is not the last time. */
+static int head(ks_pass *p, float *y, const float *x, size_t n, bool more)
 {
     int rc = KS_OK;
-    ks_weights *w = p->job->weights;
-    for (int32_t b = 0; b < ks_weights_head_blocks(w); b++) {
+    for (int32_t b = 0; b < ks_weights_head_blocks(p->job->weights); b++) {
         ks_tensor rows;
         int64_t first = 0;
-        KS_TRY(ks_weights_acquire_head(w, b, &rows, &first));
-        rc = p->job->backend->linear(p->job->device, y + first, (size_t)p->a->V, x, (size_t)p->a->D, &rows, NULL, n, false, KS_GRADE_STATE);
-        if (!ks_weights_stay(w)) p->job->backend->forget(p->job->device);
-        ks_weights_release_head(w, b);
-        if (rc) break;
+        KS_TRY(ks_supply_head(&p->supply, &rows, &first));
+        KS_TRY(
+            p->job->backend->linear(p->job->device, y + first, (size_t)p->a->V, x, (size_t)p->a->D, &rows, NULL, n, false, KS_GRADE_STATE));
+        KS_TRY(ks_supply_queued(&p->supply, more));
     }
 done:
     return rc;
 }
 
 /* Logits of the trunk's measured rows and their facts base [base_rows]. */
-static int baselines(ks_pass *p, const ks_norm *norm, ks_baseline_row *base)
+static int baselines(ks_pass *p, const ks_norm *norm, ks_baseline_row *base, bool more)
 {
     int rc = KS_OK;
     const ks_backend *be = p->job->backend;
     const size_t n = (size_t)p->size.base_rows, D = (size_t)p->a->D, V = (size_t)p->a->V;
     KS_TRY(be->norm(p->job->device, p->xb, &p->tape1, p->h, p->base_trunk, n, D, norm));
-    KS_TRY(head(p, p->logits, p->xb, n));
+    KS_TRY(head(p, p->logits, p->xb, n, more));
     KS_TRY(be->baseline(p->job->device, base, p->logits, n, V));
     for (size_t i = 0; i < p->n_units; i++)
         for (int32_t t = 0; t < p->units[i].g->T; t++) {
@@ -77,7 +75,7 @@ static int measure_rows(ks_pass *p, const ks_norm *norm, const ks_baseline_row *
         }
         KS_TRY(be->norm_diff(p->job->device, p->xe, p->d, d_rows, p->h, &p->tape1, x_rows, m, D, norm));
         /* The head's operand is never rounded: its few rows cost little, and an error here is an error of the measure itself. */
-        KS_TRY(head(p, p->e, p->xe, m));
+        KS_TRY(head(p, p->e, p->xe, m, i0 + step < n));
         KS_TRY(be->measure(p->job->device, out + i0, p->e, p->logits, base, items, m, V));
     }
 done:
@@ -229,12 +227,12 @@ int ks_pass_measure(ks_pass *p)
     KS_NEW(base, p->size.base_rows);
     KS_NEW(rows, p->size.measured_rows);
     KS_NEW(m, p->size.measured_rows);
-    KS_TRY(baselines(p, &norm, base));
     for (size_t i = 0; i < p->n_branches; i++) {
         const pass_branch *b = &p->branches[i];
         for (int32_t t = 0; t < p->units[b->unit].g->T; t++)
             if (ks_set_has(b->set, t)) rows[n++] = (measured){(int32_t)i, t};
     }
+    KS_TRY(baselines(p, &norm, base, n > 0));
     if (n) KS_TRY(measure_rows(p, &norm, base, rows, n, m));
     for (size_t i = 0; i < p->n_units; i++) {
         double floor;

@@ -5,6 +5,7 @@
 #define KS_SWEEP_PASS_H
 
 #include "sweep/engine.h"
+#include "sweep/supply.h"
 
 typedef struct pass_unit {
     const ks_unit *unit;
@@ -28,6 +29,7 @@ typedef struct ks_pass {
     const ks_job *job;
     const ks_arch *a;
     const ks_sink *sink;
+    ks_supply supply;
     int32_t layer;
     int grade; /* of products of effects */
     ks_pass_size size;

@@ -10,8 +10,10 @@
 #include "sweep/serve.h"
 #include "sweep/work.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +26,9 @@ typedef struct run {
     int threads;
     const ks_backend *backend;
     ks_device *device;
-    ks_task **tasks; /* [n_models] */
-    bool scattered;  /* ranks work, each at its own place: an error cannot be agreed upon any more */
+    ks_memory memory; /* root's */
+    ks_task **tasks;  /* [n_models] */
+    bool scattered;   /* ranks work, each at its own place: an error cannot be agreed upon any more */
 
     const char *command_line;
     char when[32];
@@ -64,6 +67,47 @@ done:
     return rc;
 }
 
+/* Root's r->memory becomes what every rank may use, and so each of them: the least of all ranks. Ranks that share a device share what is
+ * free there, of which a tenth is left alone: others may need some. Collective. */
+static int agree_on_memory(run *r)
+{
+    int rc = KS_OK;
+    const int n = ks_comm_size();
+    ks_device_memory *mine = NULL, *all = NULL;
+    r->memory = ks_task_memory(r->cfg, ks_comm_local_size());
+    if (!r->backend->memory) return rc;
+    KS_NEW(mine, 1);
+    KS_TRY(ks_comm_agree(r->backend->memory(r->device, mine))); /* all have opened theirs */
+    rc = ks_comm_send(0, KS_MSG_MEMORY, mine, sizeof *mine);
+    mine = NULL;
+    if (rc || ks_comm_rank()) goto done;
+    KS_NEW(all, n);
+    for (int i = 0; i < n; i++) {
+        ks_message m;
+        KS_TRY(ks_comm_receive(KS_KIND(KS_MSG_MEMORY), INFINITY, &m));
+        all[m.from] = *(ks_device_memory *)m.data;
+        free(m.data);
+    }
+    r->memory = (ks_memory){INT64_MAX, 0, true};
+    for (int i = 0; i < n; i++) {
+        int64_t sharers = 0, left = INT64_MAX;
+        for (int j = 0; j < n; j++) {
+            if (ks_comm_leader(i) != ks_comm_leader(j) || strcmp(all[i].place, all[j].place)) continue;
+            sharers++;
+            if (all[j].free < left) left = all[j].free;
+        }
+        left = left / 10 * 9 / sharers;
+        if (left < r->memory.bytes) r->memory.bytes = left;
+        if (all[i].own > r->memory.own) r->memory.own = all[i].own;
+    }
+    if (r->cfg->memory_bytes && (int64_t)r->cfg->memory_bytes < r->memory.bytes) r->memory.bytes = (int64_t)r->cfg->memory_bytes;
+    ks_log(KS_LOG_DEBUG, "%.1f MB of device memory a rank", (double)r->memory.bytes * 1e-6);
+done:
+    free(mine);
+    free(all);
+    return rc;
+}
+
 /* ---- root: the request and the file ---- */
 
 enum { WHEN = 32 };
@@ -84,8 +128,7 @@ static int prepare(run *r)
     KS_REQUIRE(cfg->force || cfg->resume || !cfg->output_json || access(cfg->output_json, F_OK), KS_EUSAGE,
                "%s: exists; --force overwrites, --output names another", cfg->output_json);
     KS_TRY(ks_corpus_load(&r->corpus, cfg->corpus));
-    for (size_t i = 0; i < cfg->n_models; i++)
-        KS_TRY(ks_task_prepare(&r->tasks[i], cfg, i, r->corpus, ks_comm_size(), ks_task_memory(cfg, ks_comm_local_size())));
+    for (size_t i = 0; i < cfg->n_models; i++) KS_TRY(ks_task_prepare(&r->tasks[i], cfg, i, r->corpus, ks_comm_size(), &r->memory));
     KS_GET(r->json, ks_config_json(cfg));
     const int mode = cfg->resume ? KS_RESULTS_RESUME : cfg->force ? KS_RESULTS_FORCE : KS_RESULTS_NEW;
     KS_TRY(ks_results_create(&r->results, cfg->output, mode, r->json, r->corpus->sha256));
@@ -149,7 +192,7 @@ static int lay_out(run *r, size_t i)
     KS_TRY(ks_former_import(r->former, &task, &sink, &known));
     t->done = known.done;
     t->baseline_done = known.baseline_done;
-    if (known.cells + known.baselines) KS_TRY(ks_task_plan(t, ks_comm_size(), ks_task_memory(r->cfg, ks_comm_local_size())));
+    if (known.cells + known.baselines) KS_TRY(ks_task_plan(t, ks_comm_size(), &r->memory));
 done:
     return rc;
 }
@@ -187,7 +230,7 @@ static int compute(run *r, size_t i, ks_weights *weights)
     *r->own = (work_thread){r, t, weights};
     const int failed = pthread_create(&thread, NULL, work, r->own);
     KS_REQUIRE(!failed, KS_EMACHINE, "no thread: %s", strerror(failed));
-    const ks_serve_options options = {t->source == KS_WEIGHTS_STREAMED, r->cfg->checkpoint};
+    const ks_serve_options options = {ks_weights_any(t->streamed), r->cfg->checkpoint};
     KS_TRY(ks_serve(t, r->collectors[i], r->results, &options, &served));
     pthread_join(thread, NULL);
     r->bytes_read += served.bytes_read;
@@ -204,12 +247,12 @@ done:
 static int open_weights(const ks_task *t, ks_weights **weights, void **shared, size_t *bytes)
 {
     int rc = KS_OK;
-    if (t->source == KS_WEIGHTS_STREAMED && ks_comm_local_size() > 1) {
+    if (ks_weights_any(t->streamed) && ks_comm_local_size() > 1) {
         *bytes = ks_weights_shared_bytes(t->model);
         KS_TRY(ks_hostmem_new(shared, *bytes));
     }
-    if (*shared) KS_TRY(ks_weights_open_shared(weights, t->model, *shared, ks_comm_local_rank(), ks_comm_local_size()));
-    else KS_TRY(ks_weights_open(weights, t->model, t->source));
+    if (*shared) KS_TRY(ks_weights_open_shared(weights, t->model, t->streamed, *shared, ks_comm_local_rank(), ks_comm_local_size()));
+    else KS_TRY(ks_weights_open(weights, t->model, t->streamed));
 done:
     return rc;
 }
@@ -293,12 +336,15 @@ int ks_run(const ks_config *cfg, const char *command_line)
     ks_comm_catch_signals();
     KS_NEW(r.tasks, cfg->n_models);
     KS_NEW(r.collectors, cfg->n_models);
-    KS_TRY(ks_comm_agree(root ? prepare(&r) : KS_OK));
     rc = ks_backend_find(&r.backend, ks_backend_names[cfg->backend]);
-    if (!rc) rc = r.backend->open(&r.device, &(ks_device_options){.threads = r.threads, .local_rank = ks_comm_local_rank()});
+    if (!rc)
+        rc = r.backend->open(&r.device,
+                             &(ks_device_options){.threads = r.threads, .local_rank = ks_comm_local_rank(), .memory = cfg->memory_bytes});
     if (!rc) ks_log(KS_LOG_DEBUG, "backend %s: %s", r.backend->name, r.backend->describe(r.device));
     KS_TRY(ks_comm_agree(rc));
     KS_TRY(ks_comm_agree(same_backend(&r)));
+    KS_TRY(ks_comm_agree(agree_on_memory(&r)));
+    KS_TRY(ks_comm_agree(root ? prepare(&r) : KS_OK));
     KS_TRY(ks_comm_agree(root ? lay_out_former(&r) : KS_OK));
     for (size_t i = 0; i < cfg->n_models && !rc; i++) rc = run_model(&r, i);
     if (r.scattered) end_scattered(&r, rc);

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "model/hub.h"
+#include "plan/forecast.h"
 #include "sweep/comm.h"
 
 #include <malloc.h>
@@ -34,9 +35,9 @@ void ks_task_free(ks_task *t)
     free(t);
 }
 
-int64_t ks_task_memory(const ks_config *cfg, int local_ranks)
+ks_memory ks_task_memory(const ks_config *cfg, int local_ranks)
 {
-    if (cfg->memory_bytes) return (int64_t)cfg->memory_bytes;
+    if (cfg->memory_bytes) return (ks_memory){(int64_t)cfg->memory_bytes, KS_PROGRAM_BYTES, false};
     long long kb = 0;
     FILE *f = fopen("/proc/meminfo", "r");
     char line[256];
@@ -44,7 +45,7 @@ int64_t ks_task_memory(const ks_config *cfg, int local_ranks)
         if (sscanf(line, "MemAvailable: %lld kB", &kb) == 1) break;
     if (f) fclose(f);
     if (kb <= 0) kb = (long long)sysconf(_SC_PHYS_PAGES) * (sysconf(_SC_PAGESIZE) / 1024) / 2;
-    return (int64_t)kb * 1024 * 6 / 10 / local_ranks;
+    return (ks_memory){(int64_t)kb * 1024 * 6 / 10 / local_ranks, KS_PROGRAM_BYTES, false};
 }
 
 static int open_model(ks_task *t, bool shapes)
@@ -92,30 +93,59 @@ done:
     return rc;
 }
 
-/* Weights stay mapped when they fit beside the smallest activations; else they are streamed. */
-int ks_task_plan(ks_task *t, int ranks, int64_t memory)
+/* Bytes of arrays that a rank could use: those of a pass with its share of all units. */
+static int64_t wanted_bytes(const ks_task *t, int ranks)
+{
+    ks_pass_size all = {0};
+    for (size_t i = 0; i < t->plan->n_units; i++) ks_pass_size_add(&all, &t->problem, &t->plan->units[i]);
+    const int64_t share = ks_pass_bytes(&all, t->problem.arch) / ranks, most = t->plan->forecast->peak_bytes;
+    return share > most ? share : most;
+}
+
+static int plan_with(ks_task *t, int ranks, const ks_memory *memory)
 {
     int rc = KS_OK;
-    const int64_t resident = ks_weights_predict(t->model, KS_WEIGHTS_RESIDENT);
-    int64_t activations = memory - KS_PROGRAM_BYTES - ks_weights_predict(t->model, t->source);
-    if (t->may_stream && resident > (memory - KS_PROGRAM_BYTES) * 7 / 10) {
-        t->source = KS_WEIGHTS_STREAMED;
-        activations = memory - KS_PROGRAM_BYTES - ks_weights_predict(t->model, t->source);
-    }
-    KS_REQUIRE(activations > 0, KS_EMACHINE, "%s: %.1f MB of memory are too few: %s need %.1f MB, the program %.1f MB (--memory)", t->name,
-               (double)memory / 1e6, t->source == KS_WEIGHTS_STREAMED ? "two layers of weights" : "resident weights",
-               (double)ks_weights_predict(t->model, t->source) / 1e6, KS_PROGRAM_BYTES / 1e6);
-    t->problem.done = t->done;
-    t->problem.baseline_done = t->baseline_done;
+    const int64_t weights = ks_weights_predict(t->model, t->streamed, memory->device);
+    t->budget = memory->bytes - memory->own - weights;
+    KS_REQUIRE(t->budget > 0, KS_EMACHINE, "%s: %.1f MB of %smemory are too few: %s need %.1f MB, %s %.1f MB (--memory)", t->name,
+               (double)memory->bytes / 1e6, memory->device ? "device " : "",
+               ks_weights_any(t->streamed) ? "two layers of weights" : "resident weights", (double)weights / 1e6,
+               memory->device ? "the backend" : "the program", (double)memory->own / 1e6);
     ks_plan_free(t->plan);
     t->plan = NULL;
-    t->budget = activations;
     KS_TRY(ks_plan_new(&t->plan, &t->problem, ranks, t->budget));
 done:
     return rc;
 }
 
-int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, int ranks, int64_t memory)
+/* Weights are resident where all fit and leave room for arrays. Else they are streamed, and arrays come first: with A bytes of arrays in
+ * all, W of weights, B of memory and x resident, A/(B - x) passes read (W - x) each, which grows with x where W > B. So weights get only
+ * what no pass could use. */
+int ks_task_plan(ks_task *t, int ranks, const ks_memory *memory)
+{
+    int rc = KS_OK;
+    const int64_t room = memory->bytes - memory->own, all = ks_weights_predict(t->model, KS_ALL_RESIDENT, memory->device);
+    bool fits = t->weights == KS_SOURCE_RESIDENT || (t->weights == KS_SOURCE_AUTO && all <= room / 10 * 7);
+    t->problem.done = t->done;
+    t->problem.baseline_done = t->baseline_done;
+    t->streamed = fits ? KS_ALL_RESIDENT : KS_ALL_STREAMED;
+    rc = plan_with(t, ranks, memory);
+    if (rc && fits && t->weights == KS_SOURCE_AUTO) { /* arrays do not fit beside all of them */
+        fits = false;
+        t->streamed = KS_ALL_STREAMED;
+        rc = plan_with(t, ranks, memory);
+    }
+    if (rc || fits || t->weights != KS_SOURCE_AUTO) goto done;
+    const int64_t arrays = wanted_bytes(t, ranks) * 5 / 4;
+    const ks_streamed less = ks_weights_choose(t->model, room - arrays, memory->device);
+    if (less.head && less.layers == t->problem.arch->L) goto done;
+    t->streamed = less;
+    KS_TRY(plan_with(t, ranks, memory));
+done:
+    return rc;
+}
+
+int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, int ranks, const ks_memory *memory)
 {
     int rc = KS_OK;
     ks_task *t = NULL;
@@ -125,8 +155,7 @@ int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corp
     t->ref = &cfg->models[i];
     KS_GET(t->name, ks_strdup(t->ref->name));
     t->precision = cfg->precision;
-    t->source = cfg->weights == KS_SOURCE_STREAMED ? KS_WEIGHTS_STREAMED : KS_WEIGHTS_RESIDENT;
-    t->may_stream = cfg->weights == KS_SOURCE_AUTO;
+    t->weights = cfg->weights;
     t->save_logits = cfg->save_logits;
     t->problem.floor = cfg->floor;
     if (t->ref->path) KS_GET(t->dir, ks_strdup(t->ref->path));
@@ -175,7 +204,7 @@ static int pack(const ks_task *t, ks_wire *w)
     KS_TRY(put_string(w, t->name));
     KS_TRY(put_string(w, t->dir));
     KS_TRY(KS_PUT(w, t->precision));
-    KS_TRY(KS_PUT(w, t->source));
+    KS_TRY(KS_PUT(w, t->streamed));
     KS_TRY(KS_PUT(w, t->save_logits));
     KS_TRY(KS_PUT(w, t->weights_sha256));
     KS_TRY(KS_PUT(w, t->config_sha256));
@@ -219,7 +248,7 @@ static int unpack(ks_task *t, ks_wire *w)
     KS_TRY(take_string(w, &t->name));
     KS_TRY(take_string(w, &t->dir));
     KS_TRY(KS_TAKE(w, t->precision));
-    KS_TRY(KS_TAKE(w, t->source));
+    KS_TRY(KS_TAKE(w, t->streamed));
     KS_TRY(KS_TAKE(w, t->save_logits));
     KS_TRY(KS_TAKE(w, t->weights_sha256));
     KS_TRY(KS_TAKE(w, t->config_sha256));

@@ -13,10 +13,17 @@
  * 49,152; bench/sweep.sh compares the whole prediction with what is used. */
 enum { KS_PROGRAM_BYTES = 48 << 20 };
 
+/* The memory where weights and arrays lie: the host's, or a device's. */
+typedef struct ks_memory {
+    int64_t bytes, own; /* that a rank may use; of them for the program, or the backend, itself */
+    bool device;
+} ks_memory;
+
 typedef struct ks_task {
     char *name, *dir;
     ks_model *model;
-    int precision, source; /* KS_PRECISION_*, KS_WEIGHTS_* */
+    int precision; /* KS_PRECISION_* */
+    ks_streamed streamed;
     bool save_logits;
     char weights_sha256[65], config_sha256[65]; /* root's */
     ks_tokens *tokens;                          /* [problem.n_samples] */
@@ -26,23 +33,23 @@ typedef struct ks_task {
     uint8_t *baseline_done; /* [n_samples] or NULL */
 
     /* Root only. */
-    int64_t budget; /* bytes of activations of a pass */
+    int64_t budget; /* bytes of arrays of a pass */
     ks_plan *plan;
-    bool may_stream; /* --weights auto */
+    int weights; /* KS_SOURCE_*: what was asked for */
     const ks_model_ref *ref;
     ks_samples *samples;
     ks_tokenizer *tokenizer; /* NULL where the directory has none and no text needs it */
 } ks_task;
 
-/* Model i of the configuration, resolved, checked, tokenised and planned for `ranks` ranks with `memory` bytes each. Root. */
-int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, int ranks, int64_t memory);
-/* Plans once more, for what is not done by now; the former plan is freed. Root. */
-int ks_task_plan(ks_task *t, int ranks, int64_t memory);
+/* Model i of the configuration, resolved, checked, tokenised and planned for `ranks` ranks with that memory each. Root. */
+int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, int ranks, const ks_memory *memory);
+/* Plans once more, for what is not done by now; the former plan is freed. Chooses what of the weights is resident. Root. */
+int ks_task_plan(ks_task *t, int ranks, const ks_memory *memory);
 /* Collective: root's task to every rank; the others get a new one in *task. */
 int ks_task_share(ks_task **task);
 void ks_task_free(ks_task *t);
 
-/* Bytes of memory a rank may use: what the configuration says, else a share of what is free on this host. */
-int64_t ks_task_memory(const ks_config *cfg, int local_ranks);
+/* Memory of the host that a rank may use: what the configuration says, else a share of what is free. */
+ks_memory ks_task_memory(const ks_config *cfg, int local_ranks);
 
 #endif

@@ -59,6 +59,9 @@ int ks_work(const ks_task *t, const ks_backend *be, ks_device *dev, ks_weights *
     ks_packer packer = {.task = t};
     int64_t read = ks_weights_bytes_read(weights);
     const ks_job job = {be, dev, t->model, weights, &t->problem, t->tokens, t->precision, t->save_logits};
+    size_t bytes;
+    void *buffers = ks_weights_buffers(weights, &bytes);
+    if (be->pin && buffers) KS_TRY(be->pin(dev, buffers, bytes));
     KS_TRY(report(0, 0, threads));
     for (;;) {
         ks_message m;
@@ -75,7 +78,7 @@ int ks_work(const ks_task *t, const ks_backend *be, ks_device *dev, ks_weights *
     }
 done:
     free(packer.wire.data);
-    be->forget(dev); /* the model may be closed next */
+    if (be->forget) be->forget(dev); /* the model may be closed next */
     if (rc && !ks_comm_broken()) ks_comm_fail(rc);
     return rc;
 }

@@ -28,7 +28,7 @@ struct ks_gpu {
         char *p;
         size_t bytes;
     } * pinned;
-    size_t n_blocks, n_pinned, used, all;
+    size_t n_blocks, n_pinned, used, peak, all;
     ks_queues *queues;
     bool launching;
     int key; /* of protection; < 0: the processor has none */
@@ -122,9 +122,21 @@ done:
     return rc;
 }
 
+/* The peak, for a test that runs the program. */
+static void tell_peak(const ks_gpu *g)
+{
+    const char *path = getenv("KS_CHECK_PEAK");
+    FILE *f = path ? fopen(path, "a") : NULL;
+    if (path && !f) fault("%s cannot be opened", path);
+    if (!f) return;
+    fprintf(f, "%zu\n", g->peak);
+    fclose(f);
+}
+
 void ks_gpu_close(ks_gpu *g)
 {
     if (!g) return;
+    tell_peak(g);
     if (g->queues) wait_for_all(g);
     if (g->n_blocks || g->n_pinned) fault("%zu device and %zu host allocations were not freed", g->n_blocks, g->n_pinned);
     if (g->key >= 0) pkey_free(g->key);
@@ -146,6 +158,12 @@ const char *ks_gpu_algorithms(const ks_gpu *g)
 {
     (void)g;
     return "check: cpu gemm";
+}
+
+const char *ks_gpu_place(const ks_gpu *g)
+{
+    (void)g;
+    return "check";
 }
 
 int ks_gpu_memory(ks_gpu *g, size_t *free_bytes, size_t *all_bytes)
@@ -172,6 +190,7 @@ int ks_gpu_alloc(ks_gpu *g, void **out, size_t bytes)
     if (!closed) fault("a device allocation cannot be closed to the host");
     g->blocks[g->n_blocks++] = (block){map, map + pages - rounded, pages, bytes};
     g->used += bytes;
+    if (g->used > g->peak) g->peak = g->used;
     *out = map + pages - rounded;
 done:
     return rc;

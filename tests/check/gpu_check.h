@@ -12,7 +12,8 @@
 
 #include "compute/cuda/gpu.h"
 
-/* Bytes of device memory of GPUs opened from now on; what goes beyond is refused. 0: KS_CHECK_MEMORY of the environment, else 2 GiB. */
+/* Bytes of device memory of GPUs opened from now on; what goes beyond is refused. 0: KS_CHECK_MEMORY of the environment, else 2 GiB. Where
+ * KS_CHECK_PEAK names a file, closing a GPU adds a line to it: the most that was allocated at a time. */
 void ks_gpu_check_memory(size_t bytes);
 
 /* What happened so far, in this process. */

@@ -148,46 +148,12 @@ static void weights_are_found_again(void **state)
     ks_backend_cuda.close(dev);
 }
 
-static void weights_give_way_to_arrays(void **state)
-{
-    (void)state;
-    enum { MEMORY = 64 << 20 };
-    ks_device *dev;
-    float *big = NULL, *y = NULL, *x = NULL, back[2];
-    static float weights[1 << 20];
-    ks_tensor w[4];
-    ks_gpu_check_memory(MEMORY);
-    assert_int_equal(ks_backend_cuda.open(&dev, &(ks_device_options){.threads = 1}), KS_OK);
-    assert_int_equal(ks_backend_cuda.alloc(dev, &x, 1 << 19), KS_OK);
-    assert_int_equal(ks_backend_cuda.alloc(dev, &y, 8), KS_OK);
-    assert_int_equal(ks_backend_cuda.zero(dev, x, 1 << 19), KS_OK);
-    for (size_t i = 0; i < 4; i++) {
-        w[i] = (ks_tensor){weights + (i << 18), KS_F32, 2, 1 << 17, 1 << 17};
-        assert_int_equal(ks_backend_cuda.linear(dev, y, 2, x, 1 << 17, &w[i], NULL, 4, false, KS_GRADE_STATE), KS_OK);
-    }
-    /* Room for this is only where weights are. */
-    const size_t room = MEMORY - (4 << 22) - (1 << 21) - 32;
-    assert_int_equal(ks_backend_cuda.alloc(dev, &big, (room - (2 << 20)) / 4), KS_OK);
-    for (size_t i = 0; i < 4; i++)
-        assert_int_equal(ks_backend_cuda.linear(dev, y, 2, x, 1 << 17, &w[i], NULL, 4, false, KS_GRADE_STATE), KS_OK);
-    assert_int_equal(ks_backend_cuda.download(dev, back, y, 2), KS_OK);
-    assert_true(back[0] == 0 && back[1] == 0);
-    float *more;
-    assert_int_equal(ks_backend_cuda.alloc(dev, &more, MEMORY / 4), KS_EMACHINE);
-    ks_backend_cuda.free(dev, big);
-    ks_backend_cuda.free(dev, x);
-    ks_backend_cuda.free(dev, y);
-    ks_backend_cuda.close(dev);
-    ks_gpu_check_memory(0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults_are_found),
         cmocka_unit_test(unwritten_is_nan),
         cmocka_unit_test(weights_are_found_again),
-        cmocka_unit_test(weights_give_way_to_arrays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,14 +39,43 @@ $python "$KS_ROOT/tests/tools/same_results.py" "$work/other/one.h5" "$work"/*.h5
 
 $python "$KS_ROOT/tests/tools/near_results.py" "$work/other/one.h5" "$work/other/cpu.h5" device='no GPU: check' algorithms='check: cpu gemm'
 
-# Too little memory for anything; for the arrays of a pass.
-for bytes in 1000000 17000000; do
+# --memory bounds what is allocated on the device, whatever is streamed for that; ranks that share a GPU share its memory.
+same=()
+while read -r bytes options; do
+    rm -f "$work/peak"
+    # shellcheck disable=SC2086
+    KS_CHECK_PEAK=$work/peak run "other/memory$bytes" --memory "$bytes" $options
+    sort -n "$work/peak" | tail -1 | {
+        read -r peak
+        echo "--memory $bytes $options: $peak bytes at the peak"
+        [ "$peak" -le "$bytes" ] && [ "$peak" -gt $((bytes / 8)) ]
+    } || fail "--memory $bytes: $(cat "$work/peak")"
+    same+=("$work/other/memory$bytes.h5")
+done <<LIST
+2300000
+2500000 --weights streamed
+2800000
+8000000
+LIST
+KS_CHECK_MEMORY=8000000 run other/small
+KS_CHECK_MEMORY=8000000 launch="mpirun -n 2" run other/half
+$python "$KS_ROOT/tests/tools/same_results.py" "$work/other/one.h5" "${same[@]}" "$work/other/small.h5" "$work/other/half.h5"
+
+# Too little memory to begin; for weights; for one variant.
+while read -r bytes words; do
     status=0
-    KS_CHECK_MEMORY=$bytes run small 2>"$work/err" || status=$?
+    run small --memory "$bytes" 2>"$work/err" || status=$?
     [ "$status" = 4 ] || fail "$bytes bytes: status $status"
     [ "$(wc -l <"$work/err")" = 1 ] || fail "$bytes bytes: $(cat "$work/err")"
-    grep -q "bytes of device memory are wanted; [0-9]* of $bytes are in use" "$work/err" || fail "$bytes bytes: $(cat "$work/err")"
-done
+    grep -q "$words.*--memory" "$work/err" || fail "$bytes bytes: $(cat "$work/err")"
+done <<LIST
+100000 of device memory are too few: two layers of weights need
+2000000 MB of memory for one variant
+LIST
+status=0
+KS_CHECK_MEMORY=1000000 run small 2>"$work/err" || status=$?
+[ "$status" = 4 ] || fail "a small device: status $status"
+grep -q "bytes of device memory are wanted; [0-9]* of 1000000 are in use" "$work/err" || fail "a small device: $(cat "$work/err")"
 
 status=0
 KOSWEEP_CUDA_MODULE=$work/none.so run none 2>"$work/err" || status=$?

@@ -52,7 +52,7 @@ void fixture_open(fixture *f, const char *name, ks_sweep *sweeps, size_t n_sweep
     char *path = ks_format("goldens/models/%s", name);
     assert_int_equal(ks_model_open(&f->model, path), KS_OK);
     free(path);
-    assert_int_equal(ks_weights_open(&f->weights, f->model, KS_WEIGHTS_RESIDENT), KS_OK);
+    assert_int_equal(ks_weights_open(&f->weights, f->model, KS_ALL_RESIDENT), KS_OK);
     assert_int_equal(backend->open(&f->device, options), KS_OK);
     const ks_arch *a = ks_model_arch(f->model);
     assert_int_equal(ks_grid_new(&f->grid, sweeps, n_sweeps, a->L, a->H), KS_OK);
@@ -69,6 +69,17 @@ void fixture_open(fixture *f, const char *name, ks_sweep *sweeps, size_t n_sweep
         assert_int_equal(ks_geometry_new(&f->geometry[s], a, k->T, k->marker, k->target), KS_OK);
     }
     f->problem = (ks_problem){.arch = a, .grid = f->grid, .geometry = f->geometry, .n_samples = SAMPLES, .floor = true};
+}
+
+void fixture_weights(fixture *f, ks_streamed streamed, bool pin)
+{
+    size_t bytes;
+    if (f->backend->forget) f->backend->forget(f->device);
+    ks_weights_close(f->weights);
+    assert_int_equal(ks_weights_open(&f->weights, f->model, streamed), KS_OK);
+    void *buffers = ks_weights_buffers(f->weights, &bytes);
+    assert_true(!buffers == !ks_weights_any(streamed));
+    if (pin && buffers && f->backend->pin) assert_int_equal(f->backend->pin(f->device, buffers, bytes), KS_OK);
 }
 
 void fixture_close(fixture *f)
@@ -101,7 +112,9 @@ static void run_pass(const fixture *f, const ks_unit *units, size_t n, outcome *
 {
     const ks_job job = {f->backend, f->device, f->model, f->weights, &f->problem, f->tokens, f->precision, false};
     const ks_sink sink = {o, on_baseline, on_cell, NULL};
-    assert_int_equal(ks_engine_pass(&job, units, n, &sink), KS_OK);
+    assert_int_equal(ks_weights_begin(f->weights, 0, NULL), KS_OK);
+    if (ks_engine_pass(&job, units, n, &sink)) fail_msg("%s", ks_error_text());
+    ks_weights_end(f->weights);
 }
 
 void run(const fixture *f, int32_t pieces, bool together, outcome *o)

@@ -46,6 +46,8 @@ size_t random_sweeps(ks_sweep *s, double *values, int32_t *heads, int32_t L, int
 /* A model with random samples, on a device of its own. Asserts that all goes well, like all that follow. */
 void fixture_open(fixture *f, const char *name, ks_sweep *sweeps, size_t n_sweeps, const ks_backend *backend,
                   const ks_device_options *options);
+/* Other weights for what runs from now on; pin: the backend hears of their buffers, if it wants to. */
+void fixture_weights(fixture *f, ks_streamed streamed, bool pin);
 void fixture_close(fixture *f);
 
 /* Runs the units of one grouping. pieces: units a sample is cut into; together: all units in one pass, or one pass each. */

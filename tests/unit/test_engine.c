@@ -169,6 +169,28 @@ static void missing_cells_have_the_same_bits(void **state)
     }
 }
 
+static void any_part_of_the_weights_may_be_streamed(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < MODELS; i += 2) {
+        fixture f;
+        outcome one, other;
+        ks_sweep sweeps[8];
+        double values[4];
+        int32_t heads[1];
+        open_on_cpu(&f, models[i], sweeps, random_sweeps(sweeps, values, heads, 4, 4));
+        run(&f, 1, true, &one);
+        for (int32_t n = 0; n <= f.problem.arch->L; n++) {
+            fixture_weights(&f, (ks_streamed){n, n % 2 == 0}, true);
+            run(&f, 1 + n % 3, n % 2 == 0, &other);
+            for (size_t c = 0; c < SAMPLES * one.n_variants; c++) assert_same_cell(&one, &other, c);
+            outcome_free(&other);
+        }
+        outcome_free(&one);
+        fixture_close(&f);
+    }
+}
+
 /* A scale of 1 removes nothing, and a knockout of a marker without targets before it has nothing to remove: exactly 0. */
 static void nothing_removed_is_exactly_zero(void **state)
 {
@@ -228,7 +250,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cells_are_two_whole_forwards),     cmocka_unit_test(groupings_give_the_same_bits),
         cmocka_unit_test(missing_cells_have_the_same_bits), cmocka_unit_test(nothing_removed_is_exactly_zero),
-        cmocka_unit_test(floor_is_a_rounded_forward),
+        cmocka_unit_test(floor_is_a_rounded_forward),       cmocka_unit_test(any_part_of_the_weights_may_be_streamed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -297,6 +297,20 @@ static void test_wrong_use_is_refused(void **state)
     refused(ks_ring_open(&other, p.memory, &p.s.ring, 0, KS_RING_MEMBERS + 1), "at most");
     assert_null(other);
     close_party(&p);
+
+    /* Without a tail a walk ends, and another round begins anew. */
+    open_party(&p, 1, 3, 0);
+    for (uint32_t round = 1; round <= 3; round++) {
+        assert_int_equal(ks_ring_begin(p.ring[0], round, first), KS_OK);
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(ks_ring_acquire(p.ring[0], i, &data), KS_OK);
+            assert_true(holds(data, i));
+            ks_ring_release(p.ring[0], i);
+        }
+        refused(ks_ring_acquire(p.ring[0], 0, &data), "the walk is over");
+        ks_ring_end(p.ring[0]);
+    }
+    close_party(&p);
 }
 
 /* Waits in acquire for a read that takes a while, and tells the processor time that it took. */

@@ -383,10 +383,9 @@ static void test_streamed_equals_resident(void **state)
         ks_model *m = open_golden(names[i]);
         const ks_arch *a = ks_model_arch(m);
         ks_weights *w = NULL, *resident = NULL;
-        assert_int_equal(ks_weights_open(&w, m, KS_WEIGHTS_STREAMED), KS_OK);
-        assert_int_equal(ks_weights_open(&resident, m, KS_WEIGHTS_RESIDENT), KS_OK);
-        assert_int_equal(ks_weights_head_blocks(resident), 1);
-        assert_int_equal(ks_weights_bytes(w), ks_weights_predict(m, KS_WEIGHTS_STREAMED));
+        assert_int_equal(ks_weights_open(&w, m, KS_ALL_STREAMED), KS_OK);
+        assert_int_equal(ks_weights_open(&resident, m, KS_ALL_RESIDENT), KS_OK);
+        assert_int_equal(ks_weights_head_blocks(resident), ks_weights_head_blocks(w));
         assert_true(ks_weights_head_blocks(w) >= 1);
 
         ks_layer l;
@@ -418,13 +417,79 @@ static void test_streamed_equals_resident(void **state)
     }
 }
 
+/* Any part of a model may be streamed: every item is right, stays where it should, and only what is streamed is read. */
+static void test_a_part_is_streamed(void **state)
+{
+    (void)state;
+    for (int i = 0; i < NAMES; i++) {
+        ks_model *m = open_golden(names[i]);
+        const ks_arch *a = ks_model_arch(m);
+        int64_t before = -1;
+        for (int32_t n = 0; n <= a->L; n++)
+            for (int head = 0; head < 2; head++) {
+                ks_weights *w = NULL;
+                const ks_streamed s = {n, head};
+                assert_int_equal(ks_weights_open(&w, m, s), KS_OK);
+                assert_int_equal(ks_weights_any(s), n || head);
+                assert_int_equal(ks_weights_items(w), a->L + ks_weights_head_blocks(w));
+                int32_t streamed = 0, since = 0, gap = 0;
+                int64_t bytes = 0;
+                for (int pass = 0; pass < 2; pass++) {
+                    assert_int_equal(ks_weights_begin(w, 0, NULL), KS_OK);
+                    for (int32_t l = 0; l < a->L; l++) {
+                        ks_layer x;
+                        if (!ks_weights_stay(w, l)) {
+                            assert_same_layer(w, m, l);
+                            streamed++;
+                            if (since > gap) gap = since;
+                            since = 0;
+                            continue;
+                        }
+                        since++;
+                        assert_int_equal(ks_weights_acquire(w, l, &x), KS_OK);
+                        assert_memory_equal(&x, ks_model_layer(m, l), sizeof x);
+                        ks_weights_release(w, l);
+                    }
+                    for (int chunk = 0; chunk < 2; chunk++) {
+                        int64_t next = 0;
+                        for (int32_t b = 0; b < ks_weights_head_blocks(w); b++) {
+                            assert_int_equal(ks_weights_stay(w, a->L + b), !head);
+                            assert_same_head(w, m, b, &next);
+                        }
+                        assert_int_equal(next, a->V);
+                    }
+                    ks_weights_end(w);
+                    if (!pass) bytes = ks_weights_bytes_read(w);
+                }
+                assert_int_equal(streamed, 2 * n);
+                if (n) assert_true(gap == (a->L + n - 1) / n - 1); /* evenly */
+                size_t buffers;
+                assert_true(!ks_weights_buffers(w, &buffers) == !ks_weights_any(s) && !buffers == !ks_weights_any(s));
+                assert_true(!bytes == !ks_weights_any(s));
+                if (n > 3) assert_true(ks_weights_bytes_read(w) == 2 * bytes || head); /* fewer have buffers of their own */
+                ks_weights_close(w);
+
+                /* The less is streamed, the more memory it takes; a choice for that memory streams no more than this. */
+                const int64_t device = ks_weights_predict(m, s, true), host = ks_weights_predict(m, s, false);
+                const ks_streamed chosen = ks_weights_choose(m, device, true), other = ks_weights_choose(m, host, false);
+                assert_true(ks_weights_predict(m, chosen, true) <= device && ks_weights_predict(m, other, false) <= host);
+                assert_true(chosen.head <= s.head && (chosen.layers <= n || chosen.head < s.head));
+                if (!head && n > 1) assert_true(before < 0 || device < before);
+                if (!head && n) before = device;
+            }
+        const ks_streamed none = ks_weights_choose(m, 0, true);
+        assert_true(none.head && none.layers == a->L);
+        ks_model_close(m);
+    }
+}
+
 static void test_two_may_be_held(void **state)
 {
     (void)state;
     ks_model *m = open_golden("a_qwen2");
     ks_weights *w = NULL;
     ks_layer x, y, z;
-    assert_int_equal(ks_weights_open(&w, m, KS_WEIGHTS_STREAMED), KS_OK);
+    assert_int_equal(ks_weights_open(&w, m, KS_ALL_STREAMED), KS_OK);
     assert_int_equal(ks_weights_begin(w, 0, NULL), KS_OK);
     assert_int_equal(ks_weights_acquire(w, 0, &x), KS_OK);
     assert_int_equal(ks_weights_acquire(w, 1, &y), KS_OK);
@@ -447,8 +512,8 @@ static void test_a_file_cut_short_is_an_error_not_a_crash(void **state)
     begin(&c, "g_phi3", "cut");
     ks_model *m = open_model(end(&c));
     ks_weights *w = NULL, *resident = NULL;
-    assert_int_equal(ks_weights_open(&w, m, KS_WEIGHTS_STREAMED), KS_OK);
-    assert_int_equal(ks_weights_open(&resident, m, KS_WEIGHTS_RESIDENT), KS_OK);
+    assert_int_equal(ks_weights_open(&w, m, KS_ALL_STREAMED), KS_OK);
+    assert_int_equal(ks_weights_open(&resident, m, KS_ALL_RESIDENT), KS_OK);
     assert_int_equal(truncate(ks_st_file_at(ks_model_files(m), 0)->path, 100000), 0);
     ks_layer l;
     for (int again = 0; again < 2; again++) {
@@ -493,8 +558,8 @@ static void test_streaming_holds_two_buffers(void **state)
     ks_model *m = open_model(scratch_path(dir, "large"));
     const long file_before = status_kb("RssFile:"), before = status_kb("VmRSS:");
     ks_weights *w = NULL;
-    assert_int_equal(ks_weights_open(&w, m, KS_WEIGHTS_STREAMED), KS_OK);
-    const long buffers = (long)(ks_weights_bytes(w) / 1024);
+    assert_int_equal(ks_weights_open(&w, m, KS_ALL_STREAMED), KS_OK);
+    const long buffers = (long)(ks_weights_predict(m, KS_ALL_STREAMED, false) / 1024);
     assert_in_range(buffers, 2 * 1200, 2 * 1500);
     assert_in_range(ks_weights_head_blocks(w), 4, 5);
     long most = 0;
@@ -534,6 +599,7 @@ int main(void)
         cmocka_unit_test(test_finds_what_is_not_finite),
         cmocka_unit_test(test_widening_is_exact),
         cmocka_unit_test(test_streamed_equals_resident),
+        cmocka_unit_test(test_a_part_is_streamed),
         cmocka_unit_test(test_two_may_be_held),
         cmocka_unit_test(test_a_file_cut_short_is_an_error_not_a_crash),
         cmocka_unit_test(test_streaming_holds_two_buffers),

@@ -127,7 +127,7 @@ static int run_member(board *b, int member, const char *name, void (*script)(con
     KS_TRY(ks_model_open(&whole, scratch_path(dir, "whole")));
     KS_TRY(ks_model_open(&m, scratch_path(dir, name)));
     const int64_t before = read_characters();
-    KS_TRY(ks_weights_open_shared(&w, m, b->weights, member, MEMBERS));
+    KS_TRY(ks_weights_open_shared(&w, m, KS_ALL_STREAMED, b->weights, member, MEMBERS));
     const self me = {b, w, whole, m, member};
     script(&me);
     b->bytes_read[member] = ks_weights_bytes_read(w);
@@ -146,7 +146,7 @@ static board *run_script(const char *name, void (*script)(const self *me))
     ks_model *m = NULL;
     if (ks_model_open(&m, scratch_path(dir, name))) fail_msg("%s", ks_error_text());
     const size_t bytes = ks_weights_shared_bytes(m);
-    assert_in_range(bytes, ks_weights_predict(m, KS_WEIGHTS_STREAMED), ks_weights_predict(m, KS_WEIGHTS_STREAMED) + 64 * 1024);
+    assert_in_range(bytes, ks_weights_predict(m, KS_ALL_STREAMED, false), ks_weights_predict(m, KS_ALL_STREAMED, false) + 64 * 1024);
     ks_model_close(m);
     board *b = mmap(NULL, sizeof *b + bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(b != MAP_FAILED);

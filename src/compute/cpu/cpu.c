@@ -154,12 +154,6 @@ static int cpu_copy(ks_device *dev, float *dst, const float *src, size_t n)
     return KS_OK;
 }
 
-/* Weights are used where they lie. */
-static void cpu_forget(ks_device *dev)
-{
-    (void)dev;
-}
-
 /* ---- rows ---- */
 
 typedef struct embed_args {
@@ -538,7 +532,6 @@ const ks_backend ks_backend_cpu = {
     .copy = cpu_copy,
     .download = cpu_copy,
     .upload = cpu_copy,
-    .forget = cpu_forget,
     .embed = cpu_embed,
     .linear = cpu_linear,
     .norm = cpu_norm,

@@ -4,7 +4,7 @@
  * Products. bf16 weights are multiplied as they are, by tensor cores, with the operand split into bf16 parts: three for states (24 bits),
  * two for effects (16 bits, relative to the effect), one with KS_GRADE_FAST. Products of bf16 values are exact in fp32, so what is lost is
  * lost in sums; the smallest part is summed first. f32 weights take plain fp32 products of any grade: splitting both operands would take
- * six. f16 weights are widened to f32 once: an f16 product would need operands in f16's range, which states leave. */
+ * six. f16 weights are widened to f32 first: an f16 product would need operands in f16's range, which states leave. */
 #include "compute/cuda/cuda.h"
 
 #include "base/error.h"
@@ -12,11 +12,16 @@
 #include "compute/cuda/kept.h"
 #include "kernels/kernels.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    STAGE_BYTES = 4 << 20,   /* of a part of the ring */
+    STAGE_BYTES = 4 << 20, /* of a part of the ring, less where memory is tight */
+    STAGE_LEAST = 256 << 10,
+    RESERVE_LEAST = 256 << 10, /* of memory, for results and lists that are longer than usual */
+    RESERVE_MOST = 256 << 20,
+    SHARE = 64,              /* of memory: what the ring may take, and the reserve */
     PART_MAX = 32 << 20,     /* elements of X that are split at once */
     LANDING_BYTES = 1 << 20, /* pinned, for what comes back */
     PARTS = 3,
@@ -31,6 +36,7 @@ typedef struct lists {
 
 struct ks_device {
     ks_gpu *gpu;
+    size_t memory; /* bytes of the device that all of this together should take at most */
     ks_stage stage;
     ks_kept kept;
     void *part[PARTS]; /* of a split operand */
@@ -49,7 +55,7 @@ static void cuda_close(ks_device *dev)
 {
     if (!dev) return;
     if (dev->gpu) {
-        if (dev->kept.stage) ks_kept_close(&dev->kept);
+        ks_kept_close(&dev->kept);
         if (dev->stage.gpu) ks_stage_close(&dev->stage);
         for (int i = 0; i < PARTS; i++) ks_gpu_free(dev->gpu, dev->part[i]);
         ks_gpu_free(dev->gpu, dev->result);
@@ -61,17 +67,23 @@ static void cuda_close(ks_device *dev)
     free(dev);
 }
 
+static size_t within(size_t x, size_t least, size_t most)
+{
+    return x < least ? least : x > most ? most : x;
+}
+
 static int cuda_open(ks_device **out, const ks_device_options *options)
 {
     int rc = KS_OK;
     ks_device *dev = NULL;
-    size_t free_bytes = 0, all_bytes = 0;
+    size_t all;
     KS_NEW(dev, 1);
     KS_TRY(ks_gpu_open(&dev->gpu, options->local_rank));
     KS_TRY(ks_gpu_alloc_host(dev->gpu, &dev->landing, LANDING_BYTES));
-    KS_TRY(ks_stage_open(&dev->stage, dev->gpu, STAGE_BYTES));
-    KS_TRY(ks_gpu_memory(dev->gpu, &free_bytes, &all_bytes));
-    ks_kept_open(&dev->kept, &dev->stage, options->weights ? options->weights : free_bytes / 10 * 9);
+    KS_TRY(ks_gpu_memory(dev->gpu, &dev->memory, &all));
+    if (options->memory && options->memory < dev->memory) dev->memory = options->memory;
+    KS_TRY(ks_stage_open(&dev->stage, dev->gpu, KS_GPU_MAIN, within(dev->memory / SHARE / KS_STAGE_PARTS, STAGE_LEAST, STAGE_BYTES)));
+    KS_TRY(ks_kept_open(&dev->kept, dev->gpu, STAGE_BYTES));
 done:
     if (rc) cuda_close(dev);
     else *out = dev;
@@ -88,12 +100,16 @@ static const char *cuda_algorithms(const ks_device *dev)
     return ks_gpu_algorithms(dev->gpu);
 }
 
-/* Arrays go before weights. */
-static int alloc_bytes(ks_device *dev, void **out, size_t bytes)
+static int cuda_memory(ks_device *dev, ks_device_memory *out)
 {
-    int rc;
-    while ((rc = ks_gpu_alloc(dev->gpu, out, bytes)) && ks_kept_yield(&dev->kept)) {
-    }
+    int rc = KS_OK;
+    size_t left = 0, all = 0;
+    *out = (ks_device_memory){0};
+    snprintf(out->place, sizeof out->place, "%s", ks_gpu_place(dev->gpu));
+    KS_TRY(ks_gpu_memory(dev->gpu, &left, &all));
+    out->free = (int64_t)left;
+    out->own = (int64_t)(KS_STAGE_PARTS * dev->stage.part_bytes + within(dev->memory / SHARE, RESERVE_LEAST, RESERVE_MOST));
+done:
     return rc;
 }
 
@@ -105,7 +121,7 @@ static int grow(ks_device *dev, void **p, size_t *room, size_t bytes)
     ks_gpu_free(dev->gpu, *p);
     *p = NULL;
     *room = 0;
-    KS_TRY(alloc_bytes(dev, p, bytes));
+    KS_TRY(ks_gpu_alloc(dev->gpu, p, bytes));
     *room = bytes;
 done:
     return rc;
@@ -116,7 +132,7 @@ static int cuda_alloc(ks_device *dev, float **out, size_t n)
     int rc = KS_OK;
     void *p = NULL;
     KS_REQUIRE(n <= SIZE_MAX / sizeof **out / 2, KS_EMACHINE, "an array of %zu floats is more than memory has addresses", n);
-    KS_TRY(alloc_bytes(dev, &p, (n ? n : 1) * sizeof **out));
+    KS_TRY(ks_gpu_alloc(dev->gpu, &p, (n ? n : 1) * sizeof **out));
     *out = p;
 done:
     return rc;
@@ -138,7 +154,7 @@ static int cuda_copy(ks_device *dev, float *dst, const float *src, size_t n)
 }
 
 /* Waits for everything before. */
-static int fetch(ks_device *dev, void *host, const void *src, size_t bytes)
+static int bring_back(ks_device *dev, void *host, const void *src, size_t bytes)
 {
     int rc = KS_OK;
     for (size_t at = 0, step; at < bytes; at += step) {
@@ -153,12 +169,32 @@ done:
 
 static int cuda_download(ks_device *dev, float *host, const float *src, size_t n)
 {
-    return fetch(dev, host, src, n * sizeof *host);
+    return bring_back(dev, host, src, n * sizeof *host);
 }
 
 static int cuda_upload(ks_device *dev, float *dst, const float *host, size_t n)
 {
     return ks_stage_copy(&dev->stage, dst, host, n * sizeof *dst);
+}
+
+static int cuda_keep(ks_device *dev, const ks_tensor *w, size_t n, bool *copied)
+{
+    return ks_kept_keep(&dev->kept, w, n, copied);
+}
+
+static int cuda_fetch(ks_device *dev, const ks_tensor *w, size_t n)
+{
+    return ks_kept_fetch(&dev->kept, w, n);
+}
+
+static int cuda_fetched(ks_device *dev)
+{
+    return ks_kept_fetched(&dev->kept);
+}
+
+static int cuda_pin(ks_device *dev, void *memory, size_t bytes)
+{
+    return ks_kept_pin(&dev->kept, memory, bytes);
 }
 
 static void cuda_forget(ks_device *dev)
@@ -310,7 +346,7 @@ static int cuda_linear(ks_device *dev, float *y, size_t ldy, const float *x, siz
         KS_TRY(ks_gpu_product_f32(dev->gpu, y, ldy, x, ldx, weights, M, N, K, accumulate));
     } else {
         const int parts = grade == KS_GRADE_STATE ? 3 : grade == KS_GRADE_FULL ? 2 : 1;
-        size_t step = PART_MAX / K + 1;
+        size_t step = within(dev->memory / SHARE / 2 / (PARTS * sizeof(uint16_t)), 1 << 14, PART_MAX) / K + 1; /* half the reserve */
         if (step > M) step = M;
         for (int i = 0; i < parts; i++) KS_TRY(grow(dev, &dev->part[i], &dev->part_bytes[i], step * K * sizeof(uint16_t)));
         for (size_t r = 0; r < M; r += step) {
@@ -501,7 +537,7 @@ static int cuda_edge_weights(ks_device *dev, double *strength, const float *logp
     KS_TRY(grow(dev, &dev->result, &dev->result_bytes, bytes));
     KS_TRY(ks_stage_put(&dev->stage, pieces, 2));
     KS_TRY(LAUNCH(dev, ks_k_edge_weights, dev->result, logp, pieces[0].device, pieces[1].device, n, p->H, p->window));
-    KS_TRY(fetch(dev, strength, dev->result, bytes));
+    KS_TRY(bring_back(dev, strength, dev->result, bytes));
 done:
     return rc;
 }
@@ -514,7 +550,7 @@ static int cuda_baseline(ks_device *dev, ks_baseline_row *out, const float *logi
     if (!n) return rc;
     KS_TRY(grow(dev, &dev->result, &dev->result_bytes, n * sizeof *out));
     KS_TRY(LAUNCH(dev, ks_k_baseline, dev->result, logits, n, V));
-    KS_TRY(fetch(dev, out, dev->result, n * sizeof *out));
+    KS_TRY(bring_back(dev, out, dev->result, n * sizeof *out));
 done:
     return rc;
 }
@@ -531,7 +567,7 @@ static int cuda_measure(ks_device *dev, ks_measure *out, const float *e, const f
     KS_TRY(grow(dev, &dev->result, &dev->result_bytes, n * sizeof *out));
     KS_TRY(ks_stage_put(&dev->stage, pieces, 2));
     KS_TRY(LAUNCH(dev, ks_k_measure, dev->result, e, logits, pieces[0].device, pieces[1].device, n, V));
-    KS_TRY(fetch(dev, out, dev->result, n * sizeof *out));
+    KS_TRY(bring_back(dev, out, dev->result, n * sizeof *out));
 done:
     return rc;
 }
@@ -542,12 +578,17 @@ const ks_backend ks_backend_cuda = {
     .close = cuda_close,
     .describe = cuda_describe,
     .algorithms = cuda_algorithms,
+    .memory = cuda_memory,
     .alloc = cuda_alloc,
     .free = cuda_free,
     .zero = cuda_zero,
     .copy = cuda_copy,
     .download = cuda_download,
     .upload = cuda_upload,
+    .keep = cuda_keep,
+    .fetch = cuda_fetch,
+    .fetched = cuda_fetched,
+    .pin = cuda_pin,
     .forget = cuda_forget,
     .embed = cuda_embed,
     .linear = cuda_linear,

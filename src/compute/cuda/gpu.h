@@ -23,6 +23,8 @@ int ks_gpu_probe(void);
 int ks_gpu_open(ks_gpu **out, int index);
 void ks_gpu_close(ks_gpu *g); /* NULL is fine */
 const char *ks_gpu_name(const ks_gpu *g);
+/* The same for processes of a host that have the same device, and for no others. */
+const char *ks_gpu_place(const ks_gpu *g);
 
 /* Device memory, aligned to 256 bytes; pinned host memory. Freeing waits until both queues are empty. NULL is fine. */
 int ks_gpu_alloc(ks_gpu *g, void **out, size_t bytes);

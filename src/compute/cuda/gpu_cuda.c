@@ -39,7 +39,7 @@ struct ks_gpu {
     char *algorithms;                        /* a line a plan; NULL: none */
     int (*watch)(void *ctx, double seconds); /* ks_gpu_watch */
     void *watch_ctx;
-    char name[320];
+    char name[320], place[64];
 };
 
 static int failed(cudaError_t e, const char *what)
@@ -157,6 +157,7 @@ int ks_gpu_open(ks_gpu **out, int index)
                prop.major, prop.minor);
     snprintf(g->name, sizeof g->name, "%s (GPU %d of %d), compute capability %d.%d, CUDA %d.%d, cuBLASLt %zu", prop.name, g->index, count,
              prop.major, prop.minor, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cublasLtGetVersion());
+    for (size_t i = 0; i < sizeof prop.uuid.bytes; i++) snprintf(g->place + 2 * i, 3, "%02x", (unsigned char)prop.uuid.bytes[i]);
     for (int i = 0; i < KS_GPU_QUEUES; i++) TRY_CUDA(cudaStreamCreateWithFlags(&g->queues[i], cudaStreamNonBlocking));
     for (int i = 0; i < KS_GPU_MARKS; i++) TRY_CUDA(cudaEventCreateWithFlags(&g->marks[i], cudaEventDisableTiming));
     TRY_LT(cublasLtCreate(&g->lt));
@@ -169,6 +170,11 @@ done:
 const char *ks_gpu_name(const ks_gpu *g)
 {
     return g->name;
+}
+
+const char *ks_gpu_place(const ks_gpu *g)
+{
+    return g->place;
 }
 
 int ks_gpu_memory(ks_gpu *g, size_t *free_bytes, size_t *all_bytes)

@@ -13,19 +13,24 @@ void ks_stage_close(ks_stage *s)
 {
     ks_gpu_free_host(s->gpu, s->host);
     ks_gpu_free(s->gpu, s->device);
-    *s = (ks_stage){.gpu = s->gpu};
+    *s = (ks_stage){.gpu = s->gpu, .queue = s->queue};
 }
 
-int ks_stage_open(ks_stage *s, ks_gpu *g, size_t part_bytes)
+static int mark_of(const ks_stage *s, int part)
+{
+    return KS_MARK_STAGE + s->queue * KS_STAGE_PARTS + part;
+}
+
+int ks_stage_open(ks_stage *s, ks_gpu *g, int queue, size_t part_bytes)
 {
     int rc = KS_OK;
     void *host = NULL, *device = NULL;
-    *s = (ks_stage){.gpu = g, .part_bytes = aligned(part_bytes, 256)};
+    *s = (ks_stage){.gpu = g, .queue = queue, .part_bytes = aligned(part_bytes, 256)};
     KS_TRY(ks_gpu_alloc_host(g, &host, KS_STAGE_PARTS * s->part_bytes));
     s->host = host;
-    KS_TRY(ks_gpu_alloc(g, &device, KS_STAGE_PARTS * s->part_bytes));
+    if (queue == KS_GPU_MAIN) KS_TRY(ks_gpu_alloc(g, &device, KS_STAGE_PARTS * s->part_bytes));
     s->device = device;
-    for (int i = 0; i < KS_STAGE_PARTS; i++) KS_TRY(ks_gpu_mark(g, KS_GPU_MAIN, i));
+    for (int i = 0; i < KS_STAGE_PARTS; i++) KS_TRY(ks_gpu_mark(g, queue, mark_of(s, i)));
 done:
     if (rc) ks_stage_close(s);
     return rc;
@@ -36,10 +41,10 @@ static int take(ks_stage *s, size_t bytes, size_t *at)
 {
     int rc = KS_OK;
     if (s->used + bytes > s->part_bytes) {
-        KS_TRY(ks_gpu_mark(s->gpu, KS_GPU_MAIN, s->part));
+        KS_TRY(ks_gpu_mark(s->gpu, s->queue, mark_of(s, s->part)));
         s->part = (s->part + 1) % KS_STAGE_PARTS;
         s->used = 0;
-        KS_TRY(ks_gpu_reach(s->gpu, s->part));
+        KS_TRY(ks_gpu_reach(s->gpu, mark_of(s, s->part)));
     }
     *at = (size_t)s->part * s->part_bytes + s->used;
     s->used += bytes;
@@ -56,7 +61,7 @@ int ks_stage_put(ks_stage *s, ks_piece *pieces, size_t n)
         ks_gpu *g = s->gpu;
         KS_TRY(ks_gpu_wait(g));
         ks_stage_close(s);
-        KS_TRY(ks_stage_open(s, g, bytes + bytes / 2));
+        KS_TRY(ks_stage_open(s, g, s->queue, bytes + bytes / 2));
     }
     KS_TRY(take(s, bytes, &at));
     const size_t begin = at;
@@ -80,7 +85,7 @@ int ks_stage_copy(ks_stage *s, void *dst, const void *host, size_t bytes)
         step = bytes - done < s->part_bytes ? bytes - done : s->part_bytes;
         KS_TRY(take(s, aligned(step, 16), &at));
         memcpy(s->host + at, (const char *)host + done, step);
-        KS_TRY(ks_gpu_upload(s->gpu, KS_GPU_MAIN, (char *)dst + done, s->host + at, step));
+        KS_TRY(ks_gpu_upload(s->gpu, s->queue, (char *)dst + done, s->host + at, step));
     }
 done:
     return rc;
