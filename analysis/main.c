@@ -23,6 +23,8 @@ static const char help[] =
     "  --window A-B     only this window of layers, both inclusive; A alone is the layer A: tables then shows each sample\n"
     "  --groups a,b     only these groups, in this order; the first two are compared\n"
     "  --format F       tables, compare: text (default), md, csv, latex, json\n"
+    "  --only a,b       tables, compare: only tables of these kinds, or all (see below)\n"
+    "  --seed N, --draws N   of resampling (default 1; as each table says)\n"
     "  --help, --version\n"
     "\n"
     "Examples\n"
@@ -33,7 +35,16 @@ static const char help[] =
     "  kosweep-stats json results.h5 --sweep around2 --window 1-3 > experiment.json\n"
     "  kosweep-stats csv results.h5 --groups python_doctest,python_baseline\n"
     "\n"
+    "  kosweep-stats tables results.h5 --only tests,power --window 4\n"
+    "\n"
     "Exit codes: 0 done, 2 usage, 3 a file is missing, damaged or foreign, 4 memory or disk.\n";
+
+static void print_help(void)
+{
+    fputs(help, stdout);
+    puts("\nTables (* only where --only asks, since they take time or room)");
+    for (const ks_table_kind *k = ks_table_kinds; k->name; k++) printf("  %-11s%c %s\n", k->name, k->asked ? '*' : ' ', k->what);
+}
 
 typedef struct arguments {
     const char *command;
@@ -75,11 +86,26 @@ static int parse_format(ks_table_options *o, const char *text)
                     near ? near : "", near ? "\"?" : "");
 }
 
+static int parse_number(uint64_t *out, const char *name, const char *text, uint64_t least, uint64_t most)
+{
+    char *end = NULL;
+    errno = 0;
+    const uint64_t v = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || errno || v < least || v > most)
+        return ks_error(KS_EUSAGE, "%s: expected a whole number from %llu to %llu, found \"%s\"", name, (unsigned long long)least,
+                        (unsigned long long)most, text);
+    *out = v;
+    return KS_OK;
+}
+
 static int parse_option(arguments *a, const char *name, const char *value)
 {
     if (!strcmp(name, "--model")) a->o.model = value;
     else if (!strcmp(name, "--sweep")) a->o.sweep = value;
     else if (!strcmp(name, "--groups")) a->o.groups = value;
+    else if (!strcmp(name, "--only")) a->o.only = value;
+    else if (!strcmp(name, "--seed")) return parse_number(&a->o.seed, name, value, 1, INT64_MAX);
+    else if (!strcmp(name, "--draws")) return parse_number(&a->o.draws, name, value, 100, 10000000);
     else if (!strcmp(name, "--window")) return parse_window(&a->o, value);
     else return parse_format(&a->o, value);
     return KS_OK;
@@ -87,7 +113,8 @@ static int parse_option(arguments *a, const char *name, const char *value)
 
 static int parse(arguments *a, int argc, char **argv)
 {
-    static const char *const options[] = {"--model", "--sweep", "--window", "--groups", "--format", "--help", "--version", NULL};
+    static const char *const options[] = {"--model", "--sweep", "--window", "--groups",  "--format", "--only",
+                                          "--seed",  "--draws", "--help",   "--version", NULL};
     static const char *const commands[] = {"tables", "json", "csv", "compare", "figures", "report", NULL};
     int rc = KS_OK;
     char *name = NULL;
@@ -106,7 +133,7 @@ static int parse(arguments *a, int argc, char **argv)
             size_t k = 0;
             while (options[k] && strcmp(options[k], name)) k++;
             const char *near = options[k] ? NULL : ks_nearest(name, options);
-            KS_REQUIRE(options[k] && k < 5, KS_EUSAGE, "unknown option \"%s\"%s%s%s", name, near ? "; did you mean \"" : "; see --help",
+            KS_REQUIRE(options[k] && k < 8, KS_EUSAGE, "unknown option \"%s\"%s%s%s", name, near ? "; did you mean \"" : "; see --help",
                        near ? near : "", near ? "\"?" : "");
             KS_REQUIRE(equals || i + 1 < argc, KS_EUSAGE, "%s needs a value", name);
             KS_TRY(parse_option(a, name, equals ? equals + 1 : argv[++i]));
@@ -136,7 +163,7 @@ int main(int argc, char **argv)
     arguments a = {0};
     KS_TRY(parse(&a, argc, argv));
     for (size_t i = 0; !a.help && !a.version && i < a.n; i++) KS_TRY(ks_study_probe(a.paths[i], false));
-    if (a.help) fputs(help, stdout);
+    if (a.help) print_help();
     else if (a.version) puts("kosweep-stats " KS_VERSION);
     else if (!strcmp(a.command, "tables")) KS_TRY(ks_tables_print(stdout, a.paths, a.n, &a.o));
     else if (!strcmp(a.command, "compare")) KS_TRY(ks_models_print(stdout, a.paths, a.n, &a.o));

@@ -2,6 +2,7 @@
 #include "analysis/reader.h"
 
 #include "base/h5.h"
+#include "base/json.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -630,6 +631,24 @@ done:
     return rc;
 }
 
+/* The protocol stands in the configuration alone. What other programs write there need not be ours. */
+static int read_protocol(const place *root, ks_study *s)
+{
+    int rc = KS_OK;
+    char *config = NULL;
+    KS_TRY(read_text_if(root, "config", &config));
+    cJSON *json = cJSON_Parse(config);
+    const cJSON *special = cJSON_GetObjectItemCaseSensitive(json, "special_tokens");
+    const cJSON *marker = cJSON_GetObjectItemCaseSensitive(json, "marker");
+    s->special_tokens = ks_strdup(cJSON_IsString(special) ? special->valuestring : "");
+    s->marker = ks_strdup(cJSON_IsString(marker) ? marker->valuestring : "");
+    cJSON_Delete(json);
+    KS_REQUIRE(s->special_tokens && s->marker, KS_EMACHINE, "out of memory");
+done:
+    free(config);
+    return rc;
+}
+
 static int read_study(ks_study **out, const char *path, bool whole)
 {
     int rc = KS_OK;
@@ -657,6 +676,7 @@ static int read_study(ks_study **out, const char *path, bool whole)
     KS_TRY(read_text(p, "schema", &schema));
     KS_REQUIRE(!strcmp(schema, "kosweep-1"), whole ? KS_EUSAGE : KS_EINPUT,
                "%s: schema \"%.40s\" is not known; this version reads \"kosweep-1\"", path, schema);
+    KS_TRY(read_protocol(p, s));
     if (whole) KS_TRY(read_run(p, s));
     KS_TRY(open_group(&models, p, "models"));
     KS_TRY(list_groups(&models, &names, &n));
@@ -819,8 +839,8 @@ void ks_study_free(ks_study *study)
         free_strings(m->token_text, m->S * m->T);
         free_strings(m->sample_texts, m->S);
     }
-    void *owned[] = {study->run.time,    study->run.host,  study->run.backend, study->run.command_line,
-                     study->run.history, study->run.ended, study->config,      study->corpus_sha256};
+    void *owned[] = {study->run.time,  study->run.host, study->run.backend,   study->run.command_line, study->run.history,
+                     study->run.ended, study->config,   study->corpus_sha256, study->special_tokens,   study->marker};
     for (size_t n = 0; n < sizeof owned / sizeof *owned; n++) free(owned[n]);
     free(study->models);
     free(study->path);

@@ -73,6 +73,7 @@ typedef struct ks_study {
     char *path;
     ks_study_model *models;
     size_t n_models;
+    char *special_tokens, *marker; /* the protocol, as in the configuration; "" where the file does not say */
 
     /* Whole. */
     char *config, *corpus_sha256;

@@ -104,6 +104,18 @@ int ks_check_choice(ks_study *const *studies, size_t n, const ks_table_options *
     return ks_error(KS_EUSAGE, "--window: no chosen sweep has the window %d-%d", (int)o->window_start, (int)o->window_end);
 }
 
+size_t ks_group_values(double *kl, double *floor, const ks_study_model *m, const ks_study_sweep *s, size_t factor, size_t window,
+                       size_t head, const char *group)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->S; i++) {
+        if (m->groups[i] != group && strcmp(m->groups[i], group) != 0) continue;
+        kl[n] = s->kl[ks_study_at(m, s, factor, window, head, i)];
+        floor[n++] = m->floor[i];
+    }
+    return n;
+}
+
 int ks_group_measure(ks_group_cell *out, const ks_study_model *m, const ks_study_sweep *s, size_t factor, size_t window, size_t head,
                      const char *group)
 {
@@ -113,16 +125,18 @@ int ks_group_measure(ks_group_cell *out, const ks_study_model *m, const ks_study
     *out = (ks_group_cell){.floor = 0};
     KS_NEW(kl, m->S);
     for (size_t i = 0; i < m->S; i++) {
-        if (strcmp(m->groups[i], group)) continue;
+        if (m->groups[i] != group && strcmp(m->groups[i], group) != 0) continue;
         const size_t at = ks_study_at(m, s, factor, window, head, i);
         kl[n++] = s->kl[at];
         out->status[s->status[at]]++;
         out->top_changed += s->top_changed[at] != 0;
         if (isnan(s->kl[at]) || isnan(m->floor[i])) continue;
         out->floor += m->floor[i];
+        out->above += s->kl[at] > m->floor[i];
         floors++;
     }
     out->floor = floors ? out->floor / (double)floors : (double)NAN;
+    out->above = floors ? out->above / (double)floors : (double)NAN;
     KS_TRY(ks_summarize(&out->kl, kl, n));
 done:
     free(kl);

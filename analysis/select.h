@@ -11,7 +11,10 @@ typedef struct ks_table_options {
     const char *groups; /* "a,b" */
     bool has_window;
     int32_t window_start, window_end;
-    int format; /* KS_FORMAT_... of table.h */
+    int format;       /* KS_FORMAT_... of table.h */
+    const char *only; /* "name,name" of tables, or "all"; NULL: those that need no asking */
+    uint64_t seed;    /* of resampling; 0: 1 */
+    uint64_t draws;   /* of resampling; 0: as each table says */
 } ks_table_options;
 
 /* The groups of a model in order of their first sample; with options->groups only those, in that order (an unknown one is KS_EUSAGE).
@@ -38,10 +41,16 @@ int ks_check_choice(ks_study *const *studies, size_t n, const ks_table_options *
 typedef struct ks_group_cell {
     ks_summary kl;
     double floor; /* mean over the samples that count in kl and have one; NaN if none has */
+    double above; /* share of these that lie above their own floor; NaN if none has one */
     size_t status[KS_STATUSES];
     size_t top_changed;
 } ks_group_cell;
 int ks_group_measure(ks_group_cell *out, const ks_study_model *m, const ks_study_sweep *s, size_t factor, size_t window, size_t head,
                      const char *group);
+
+/* KL and floor of a group's samples in one (factor, window, head), in the file's order; NaN where there is none. kl and floor [m->S] are
+ * the caller's; returns how many. */
+size_t ks_group_values(double *kl, double *floor, const ks_study_model *m, const ks_study_sweep *s, size_t factor, size_t window,
+                       size_t head, const char *group);
 
 #endif

@@ -83,7 +83,7 @@ void ks_table_plain(ks_table *t, double x, int decimals)
     else ks_table_cell(t, "%.*f", decimals, x);
 }
 
-static void clear(ks_table *t)
+void ks_table_free(ks_table *t)
 {
     for (size_t i = 0; i < t->n_columns; i++) free(t->columns[i]);
     for (size_t i = 0; i < t->n_cells; i++) free(t->cells[i]);
@@ -94,6 +94,28 @@ static void clear(ks_table *t)
     free(t->notes);
     free(t->title);
     *t = (ks_table){0};
+}
+
+int ks_table_list_add(ks_table_list *list, ks_table *t)
+{
+    int rc = KS_OK;
+    KS_REQUIRE(!t->failed && t->title, KS_EMACHINE, "out of memory for a table");
+    KS_REQUIRE(t->n_columns && t->n_cells % t->n_columns == 0, KS_EMACHINE, "table \"%s\" has a row of the wrong length", t->title);
+    ks_table *grown = ks_realloc(list->v, list->n + 1, sizeof *grown);
+    KS_REQUIRE(grown, KS_EMACHINE, "out of memory for a table");
+    list->v = grown;
+    list->v[list->n++] = *t;
+    *t = (ks_table){0};
+done:
+    ks_table_free(t);
+    return rc;
+}
+
+void ks_table_list_free(ks_table_list *list)
+{
+    for (size_t i = 0; i < list->n; i++) ks_table_free(&list->v[i]);
+    free(list->v);
+    *list = (ks_table_list){0};
 }
 
 /* ---- formats ---- */
@@ -213,17 +235,17 @@ static void print_table_csv(const ks_table *t, FILE *out)
 
 static void print_table_latex(const ks_table *t, FILE *out)
 {
-    fputs("\\begin{table}\n\\caption{", out);
+    fputs("\\begin{table} % \\usepackage{booktabs}\n\\caption{", out);
     print_latex(out, t->title);
     fputs("}\n\\begin{tabular}{", out);
     for (size_t c = 0; c < t->n_columns; c++) fputc(t->left[c] ? 'l' : 'r', out);
-    fputs("}\n\\hline\n", out);
+    fputs("}\n\\toprule\n", out);
     for (size_t i = 0; i < t->n_columns + t->n_cells; i++) {
         print_latex(out, i < t->n_columns ? t->columns[i] : t->cells[i - t->n_columns]);
         fputs((i + 1) % t->n_columns ? " & " : " \\\\\n", out);
-        if (i + 1 == t->n_columns) fputs("\\hline\n", out);
+        if (i + 1 == t->n_columns) fputs("\\midrule\n", out);
     }
-    fputs("\\hline\n\\end{tabular}\n", out);
+    fputs("\\bottomrule\n\\end{tabular}\n", out);
     for (size_t i = 0; i < t->n_notes; i++) {
         fputs("\n", out);
         print_latex(out, t->notes[i]);
@@ -243,7 +265,7 @@ static void print_list_json(FILE *out, char *const *v, size_t n)
 
 static void print_table_json(const ks_table *t, FILE *out)
 {
-    fputs("{\"title\": ", out);
+    fprintf(out, "{\"table\": \"%s\", \"title\": ", t->name ? t->name : "");
     ks_print_json(out, t->title);
     fputs(", \"columns\": ", out);
     print_list_json(out, t->columns, t->n_columns);
@@ -257,12 +279,10 @@ static void print_table_json(const ks_table *t, FILE *out)
     fputs("}\n", out);
 }
 
-int ks_table_print(ks_table *t, FILE *out, int format, bool first)
+int ks_table_print(const ks_table *t, FILE *out, int format, bool first)
 {
     int rc = KS_OK;
     int *widths = NULL; /* [n_columns] */
-    KS_REQUIRE(!t->failed && t->title, KS_EMACHINE, "out of memory for a table");
-    KS_REQUIRE(t->n_columns && t->n_cells % t->n_columns == 0, KS_EMACHINE, "table \"%s\" has a row of the wrong length", t->title);
     KS_NEW(widths, t->n_columns);
     for (size_t i = 0; i < t->n_columns + t->n_cells; i++) {
         const int w = width(i < t->n_columns ? t->columns[i] : t->cells[i - t->n_columns]);
@@ -277,6 +297,5 @@ int ks_table_print(ks_table *t, FILE *out, int format, bool first)
     else print_text(t, out, widths);
 done:
     free(widths);
-    clear(t);
     return rc;
 }

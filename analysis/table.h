@@ -12,6 +12,7 @@ enum { KS_FORMAT_TEXT, KS_FORMAT_MARKDOWN, KS_FORMAT_CSV, KS_FORMAT_LATEX, KS_FO
 extern const char *const ks_format_names[];
 
 typedef struct ks_table {
+    const char *name; /* what kind of table: "scan", ... (ks_table_names of tables.h); a literal */
     char *title;
     char **columns; /* [n_columns] */
     bool *left;     /* [n_columns] names stand left, numbers right */
@@ -35,8 +36,20 @@ void ks_table_number(ks_table *t, double x, const char *mark);
 /* A ratio or a statistic of ordinary size; "-" for NaN. */
 void ks_table_plain(ks_table *t, double x, int decimals);
 
-/* Prints and empties the table. In JSON one object a line. first: whether this is the output's first table. */
-int ks_table_print(ks_table *t, FILE *out, int format, bool first);
+void ks_table_free(ks_table *t); /* empties it */
+
+/* Tables in order. */
+typedef struct ks_table_list {
+    ks_table *v; /* [n] */
+    size_t n;
+} ks_table_list;
+/* Moves the table to the list's end and empties *t. A table whose memory ended or whose last row is not whole is KS_EMACHINE; *t is empty
+ * then, too. */
+int ks_table_list_add(ks_table_list *list, ks_table *t);
+void ks_table_list_free(ks_table_list *list);
+
+/* Prints the table. In JSON one object a line. first: whether this is the output's first table. */
+int ks_table_print(const ks_table *t, FILE *out, int format, bool first);
 
 /* A text as CSV, LaTeX or Markdown needs it; JSON strings with their quotes. */
 void ks_print_csv(FILE *out, const char *s);

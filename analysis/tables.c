@@ -1,6 +1,7 @@
 #include "analysis/tables.h"
 #include "analysis/tables_private.h"
 
+#include "base/json.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -89,15 +90,79 @@ void ks_view_title(ks_table *t, const ks_view *v, const char *what, const char *
                    heads[strlen(heads) - 1] == ' ' ? v->s->heads : "");
 }
 
-void ks_note_groups(ks_table *t, const ks_view *v)
+ks_label ks_where(const ks_view *v, size_t window)
 {
+    ks_label label;
+    const bool one = v->s->layer_start[window] == v->s->layer_end[window];
+    snprintf(label.text, sizeof label.text, ", layer%s %.40s", one ? "" : "s", ks_window_label(v->s, window).text);
+    return label;
+}
+
+void ks_note_selected(ks_table *t, bool selected)
+{
+    if (selected) ks_table_note(t, "This window was chosen for its effect on these same samples: the numbers flatter it.");
+}
+
+ks_resample ks_view_resample(const ks_view *v, size_t draws)
+{
+    ks_resample how = KS_RESAMPLE;
+    if (v->opt->seed) how.seed = v->opt->seed;
+    how.draws = v->opt->draws ? v->opt->draws : draws;
+    return how;
+}
+
+void ks_summary_cells(ks_table *t, const ks_group_cell *c, const ks_interval *interval)
+{
+    const ks_summary *k = &c->kl;
+    ks_table_cell(t, "%zu", k->n);
+    ks_table_number(t, k->mean, ks_mean_mark(c));
+    ks_table_number(t, interval->low, "");
+    ks_table_number(t, interval->high, "");
+    ks_table_number(t, k->std_population, "");
+    ks_table_number(t, k->std_sample, "");
+    ks_table_number(t, k->min, ks_floor_mark(k->min, c->floor));
+    ks_table_number(t, k->quartile_1, ks_floor_mark(k->quartile_1, c->floor));
+    ks_table_number(t, k->median, ks_floor_mark(k->median, c->floor));
+    ks_table_number(t, k->quartile_3, ks_floor_mark(k->quartile_3, c->floor));
+    ks_table_number(t, k->max, ks_floor_mark(k->max, c->floor));
+    ks_table_number(t, k->geometric, ks_floor_mark(k->geometric, c->floor));
+    if (isnan(c->above)) ks_table_cell(t, "-");
+    else ks_table_cell(t, "%.0f %%", 100 * c->above);
+}
+
+void ks_p_cell(ks_table *t, double p, double error)
+{
+    if (isnan(p)) ks_table_cell(t, "-");
+    else if (error > 0) ks_table_cell(t, "%.4f +- %.4f", p, error);
+    else ks_table_cell(t, p < 1e-4 ? "%.4e" : "%.6f", p);
+}
+
+/* What every table says: n, unit, protocol, floor. */
+static void note_basis(ks_table *t, const ks_view *v)
+{
+    char n[512] = "", floors[512] = "";
+    bool measured = false;
     for (size_t i = 0; i < v->g->n; i++) {
-        size_t n = 0;
-        for (size_t s = 0; s < v->m->S; s++) n += !strcmp(v->m->groups[s], v->g->names[i]);
-        const ks_label label = ks_group_label(v->g, v->g->names[i]);
-        if (strcmp(label.text, v->g->names[i])) ks_table_note(t, "%s: %s, %zu sample%s", label.text, v->g->names[i], n, n == 1 ? "" : "s");
-        else ks_table_note(t, "%s: %zu sample%s", label.text, n, n == 1 ? "" : "s");
+        size_t samples = 0, with = 0;
+        double floor = 0;
+        for (size_t s = 0; s < v->m->S; s++) {
+            if (strcmp(v->m->groups[s], v->g->names[i]) != 0) continue;
+            samples++;
+            if (isnan(v->m->floor[s])) continue;
+            floor += v->m->floor[s];
+            with++;
+        }
+        measured |= with > 0;
+        const size_t a = strlen(n), b = strlen(floors);
+        snprintf(n + a, sizeof n - a, "%s%s %zu", i ? ", " : "", v->g->names[i], samples);
+        if (with) snprintf(floors + b, sizeof floors - b, "%s%.1e", i ? ", " : "", floor / (double)with);
+        else snprintf(floors + b, sizeof floors - b, "%s-", i ? ", " : "");
     }
+    ks_table_note(t, "samples: %s; mean floor: %s", n, measured ? floors : "not measured");
+    const ks_study *f = v->study;
+    ks_table_note(t, "protocol: %s of %s, marker %s, special tokens %s; precision %s; unit: nats", v->s->kind, v->s->edges,
+                  *f->marker ? f->marker : "rule not in the file", *f->special_tokens ? f->special_tokens : "not in the file",
+                  v->m->precision);
 }
 
 void ks_note_floor(ks_table *t, const ks_view *v)
@@ -107,7 +172,6 @@ void ks_note_floor(ks_table *t, const ks_view *v)
             ks_table_note(t, "* at or below the floor: rounding the baseline's residual stream to bf16 changes the prediction as much");
             return;
         }
-    ks_table_note(t, "The floor was not measured.");
 }
 
 void ks_note_missing(ks_table *t, const size_t *status)
@@ -117,14 +181,65 @@ void ks_note_missing(ks_table *t, const size_t *status)
     ks_table_note(t, "! a mean over fewer samples: values are missing (not computed: %zu, not finite: %zu)", absent, infinite);
 }
 
-int ks_view_print(const ks_view *v, ks_table *t)
+int ks_view_add(const ks_view *v, ks_table *t, const char *name)
 {
-    const int rc = ks_table_print(t, v->out, v->opt->format, *v->first);
-    *v->first = false;
-    return rc;
+    t->name = name;
+    if (v->s) note_basis(t, v);
+    return ks_table_list_add(v->list, t);
 }
 
 /* ---- which tables ---- */
+
+const ks_table_kind ks_table_kinds[] = {
+    {"scan", "mean KL of each group in each window", false},
+    {"triangle", "the same of all windows, first layer by last", false},
+    {"all-edge", "a summary of an all-marker sweep", false},
+    {"dose", "mean KL by the intervention's value", false},
+    {"heads", "the heads of largest effect", false},
+    {"groups", "one window: every group's n, mean and its interval, deviations, quartiles, share above the floor", false},
+    {"tests", "one window: all tests and effect sizes between the two test groups", false},
+    {"samples", "one window: each sample", false},
+    {"positions", "one window: the effect at every position of a sample", false},
+    {"versus", "specific edges against all edges", false},
+    {"models", "one line per model and sweep", false},
+    {NULL, NULL, false},
+};
+
+static bool in_list(const char *list, const char *name)
+{
+    const size_t length = strlen(name);
+    for (const char *p = list; *p; p += p[strcspn(p, ",")] ? strcspn(p, ",") + 1 : strlen(p))
+        if (strcspn(p, ",") == length && !memcmp(p, name, length)) return true;
+    return false;
+}
+
+bool ks_wanted(const ks_table_options *o, const char *name)
+{
+    if (o->only) return in_list(o->only, "all") || in_list(o->only, name);
+    for (const ks_table_kind *k = ks_table_kinds; k->name; k++)
+        if (!strcmp(k->name, name)) return !k->asked;
+    return false;
+}
+
+static int check_only(const ks_table_options *o)
+{
+    int rc = KS_OK;
+    char name[32];
+    const char *names[64] = {"all"};
+    for (size_t i = 0; ks_table_kinds[i].name; i++) names[i + 1] = ks_table_kinds[i].name;
+    for (const char *p = o->only ? o->only : ""; *p;) {
+        const size_t length = strcspn(p, ",");
+        snprintf(name, sizeof name, "%.*s", length < sizeof name ? (int)length : (int)sizeof name - 1, p);
+        size_t k = 0;
+        while (names[k] && strcmp(names[k], name) != 0) k++;
+        const char *near = names[k] ? NULL : ks_nearest(name, names);
+        KS_REQUIRE(names[k], KS_EUSAGE, "--only: no table is named \"%s\"%s%s%s", name, near ? "; did you mean \"" : "; see --help",
+                   near ? near : "", near ? "\"?" : "");
+        p += length + (p[length] == ',');
+    }
+done:
+    return rc;
+}
 
 static size_t chosen_windows(const ks_table_options *o, const ks_study_sweep *s)
 {
@@ -143,25 +258,29 @@ static int sweep_tables(const ks_view *v, bool alone)
     bool found = false;
     if (!W) goto done;
     if (s->has_head) {
-        KS_TRY(ks_table_heads(v));
+        if (ks_wanted(v->opt, s->has_factor ? "dose" : "heads")) KS_TRY(ks_table_heads(v));
         goto done;
     }
     if (s->has_factor) {
-        KS_TRY(ks_table_dose(v));
+        if (ks_wanted(v->opt, "dose")) KS_TRY(ks_table_dose(v));
         goto done;
     }
     if (W > 1) {
-        KS_TRY(!strcmp(s->windows, "all") ? ks_table_triangle(v) : ks_table_scan(v));
-        if (!strcmp(s->edges, "all-marker")) KS_TRY(ks_table_all_edge(v));
+        const bool triangle = !strcmp(s->windows, "all");
+        if (triangle && ks_wanted(v->opt, "triangle")) KS_TRY(ks_table_triangle(v));
+        if (!triangle && ks_wanted(v->opt, "scan")) KS_TRY(ks_table_scan(v));
+        if (!strcmp(s->edges, "all-marker") && ks_wanted(v->opt, "all-edge")) KS_TRY(ks_table_all_edge(v));
     }
     KS_TRY(ks_peak_window(v, &window, &found));
     if (W == 1)
         for (size_t w = 0; w < s->W; w++)
             if (ks_chosen_window(v->opt, s, w)) window = w, found = true;
     if (found) {
-        KS_TRY(ks_table_full(v, window, W > 1));
-        if (alone || W == 1) KS_TRY(ks_table_samples(v, window, W > 1));
-        if (alone || W == 1) KS_TRY(ks_table_positions(v, window));
+        const bool room = alone || W == 1 || v->opt->only;
+        if (ks_wanted(v->opt, "groups")) KS_TRY(ks_table_groups(v, window, W > 1));
+        if (ks_wanted(v->opt, "tests")) KS_TRY(ks_table_tests(v, window, W > 1));
+        if (room && ks_wanted(v->opt, "samples")) KS_TRY(ks_table_samples(v, window, W > 1));
+        if (room && ks_wanted(v->opt, "positions")) KS_TRY(ks_table_positions(v, window));
     }
 done:
     return rc;
@@ -182,7 +301,7 @@ static bool plain(const ks_study_sweep *s)
 static int versus_tables(const ks_view *v)
 {
     int rc = KS_OK;
-    if (!plain(v->s) || strcmp(v->s->edges, "marker-targets")) goto done;
+    if (!ks_wanted(v->opt, "versus") || !plain(v->s) || strcmp(v->s->edges, "marker-targets") != 0) goto done;
     for (size_t k = 0; k < v->m->n_sweeps; k++) {
         const ks_study_sweep *other = &v->m->sweeps[k];
         if (!plain(other) || strcmp(other->edges, "all-marker") || strcmp(other->kind, v->s->kind) || strcmp(other->heads, v->s->heads))
@@ -193,14 +312,14 @@ done:
     return rc;
 }
 
-static int model_tables(FILE *out, const ks_study_model *m, const ks_table_options *opt, bool alone, bool *first)
+static int model_tables(ks_table_list *list, const ks_study *study, const ks_study_model *m, const ks_table_options *opt, bool alone)
 {
     int rc = KS_OK;
     ks_groups groups = {0};
     KS_TRY(ks_groups_choose(&groups, m, opt));
     for (int pass = 0; pass < 2; pass++)
         for (size_t k = 0; k < m->n_sweeps; k++) {
-            const ks_view v = {m, &m->sweeps[k], &groups, opt, out, first};
+            const ks_view v = {.m = m, .s = &m->sweeps[k], .g = &groups, .opt = opt, .study = study, .list = list};
             if (!ks_chosen_sweep(opt, v.s)) continue;
             KS_TRY(pass ? versus_tables(&v) : sweep_tables(&v, alone));
         }
@@ -223,16 +342,13 @@ void ks_studies_free(ks_study **studies, size_t n)
     free(studies);
 }
 
-int ks_tables_print(FILE *out, const char *const *paths, size_t n, const ks_table_options *opt)
+int ks_tables_build(ks_table_list *out, ks_study *const *studies, size_t n, const ks_table_options *opt)
 {
     int rc = KS_OK;
-    ks_study **studies = NULL;
-    bool first = true;
     size_t sweeps = 0, models = 0;
-    KS_NEW(studies, n);
-    KS_TRY(ks_studies_read(studies, paths, n));
+    KS_TRY(check_only(opt));
     KS_TRY(ks_check_choice(studies, n, opt));
-    for (int pass = 0; pass < 2; pass++) /* count, then print */
+    for (int pass = 0; pass < 2; pass++) /* count, then build */
         for (size_t f = 0; f < n; f++)
             for (size_t i = 0; i < studies[f]->n_models; i++) {
                 const ks_study_model *m = &studies[f]->models[i];
@@ -240,28 +356,50 @@ int ks_tables_print(FILE *out, const char *const *paths, size_t n, const ks_tabl
                 const size_t before = sweeps;
                 for (size_t k = 0; !pass && k < m->n_sweeps; k++) sweeps += ks_chosen_sweep(opt, &m->sweeps[k]);
                 models += sweeps > before;
-                if (pass) KS_TRY(model_tables(out, m, opt, sweeps == 1, &first));
+                if (pass) KS_TRY(model_tables(out, studies[f], m, opt, sweeps == 1));
             }
-    if (models > 1) KS_TRY(ks_table_models(out, studies, n, opt, &first));
+    if (models > 1) KS_TRY(ks_models_build(out, studies, n, opt));
+    KS_REQUIRE(out->n || !opt->only, KS_EUSAGE, "--only %s: nothing in the chosen sweeps fits", opt->only);
+done:
+    return rc;
+}
+
+int ks_models_build(ks_table_list *out, ks_study *const *studies, size_t n, const ks_table_options *opt)
+{
+    int rc = KS_OK;
+    KS_TRY(check_only(opt));
+    KS_TRY(ks_check_choice(studies, n, opt));
+    if (ks_wanted(opt, "models")) KS_TRY(ks_table_models(out, studies, n, opt));
+done:
+    return rc;
+}
+
+typedef int builder(ks_table_list *out, ks_study *const *studies, size_t n, const ks_table_options *opt);
+
+static int print(FILE *out, const char *const *paths, size_t n, const ks_table_options *opt, builder *build)
+{
+    int rc = KS_OK;
+    ks_study **studies = NULL;
+    ks_table_list list = {0};
+    KS_NEW(studies, n);
+    KS_TRY(ks_studies_read(studies, paths, n));
+    KS_TRY(build(&list, studies, n, opt));
+    for (size_t i = 0; i < list.n; i++) KS_TRY(ks_table_print(&list.v[i], out, opt->format, i == 0));
     KS_REQUIRE(!fflush(out) && !ferror(out), KS_EMACHINE, "the tables cannot be written: %s", strerror(errno));
 done:
+    ks_table_list_free(&list);
     ks_studies_free(studies, n);
     return rc;
 }
 
+int ks_tables_print(FILE *out, const char *const *paths, size_t n, const ks_table_options *opt)
+{
+    return print(out, paths, n, opt, ks_tables_build);
+}
+
 int ks_models_print(FILE *out, const char *const *paths, size_t n, const ks_table_options *opt)
 {
-    int rc = KS_OK;
-    ks_study **studies = NULL;
-    bool first = true;
-    KS_NEW(studies, n);
-    KS_TRY(ks_studies_read(studies, paths, n));
-    KS_TRY(ks_check_choice(studies, n, opt));
-    KS_TRY(ks_table_models(out, studies, n, opt, &first));
-    KS_REQUIRE(!fflush(out) && !ferror(out), KS_EMACHINE, "the table cannot be written: %s", strerror(errno));
-done:
-    ks_studies_free(studies, n);
-    return rc;
+    return print(out, paths, n, opt, ks_models_build);
 }
 
 /* ---- cells for other programs ---- */

@@ -37,13 +37,13 @@ done:
     return rc;
 }
 
-int ks_table_models(FILE *out, ks_study *const *studies, size_t n, const ks_table_options *opt, bool *first)
+int ks_table_models(ks_table_list *list, ks_study *const *studies, size_t n, const ks_table_options *opt)
 {
     int rc = KS_OK;
     ks_table t = {0};
     ks_groups g = {0};
     size_t status[KS_STATUSES] = {0};
-    ks_view v = {.opt = opt, .out = out, .first = first};
+    ks_view v = {.opt = opt, .list = list};
     ks_table_title(&t, "Models: each sweep's window of largest effect");
     static const struct {
         const char *name;
@@ -53,6 +53,7 @@ int ks_table_models(FILE *out, ks_study *const *studies, size_t n, const ks_tabl
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) ks_table_column(&t, columns[i].left, "%s", columns[i].name);
     for (size_t f = 0; f < n; f++)
         for (size_t i = 0; i < studies[f]->n_models; i++) {
+            v.study = studies[f];
             v.m = &studies[f]->models[i];
             if (!ks_chosen_model(opt, v.m)) continue;
             KS_TRY(ks_groups_choose(&g, v.m, opt));
@@ -67,7 +68,8 @@ int ks_table_models(FILE *out, ks_study *const *studies, size_t n, const ks_tabl
     ks_table_note(
         &t, "Mean KL in nats; A and B: the test groups of the last column. p is too small where the window was chosen by its effect.");
     ks_note_missing(&t, status);
-    KS_TRY(ks_view_print(&v, &t));
+    v.s = NULL; /* each row has its own */
+    KS_TRY(ks_view_add(&v, &t, "models"));
 done:
     ks_groups_free(&g);
     return rc;

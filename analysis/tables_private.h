@@ -3,7 +3,7 @@
 #define KS_ANALYSIS_TABLES_PRIVATE_H
 
 #include "analysis/select.h"
-#include "analysis/table.h"
+#include "analysis/tables.h"
 
 /* What a table is made of. */
 typedef struct ks_view {
@@ -11,8 +11,8 @@ typedef struct ks_view {
     const ks_study_sweep *s;
     const ks_groups *g;
     const ks_table_options *opt;
-    FILE *out;
-    bool *first; /* no table was printed yet */
+    const ks_study *study;
+    ks_table_list *list; /* where tables go */
 } ks_view;
 
 /* A group's short name: what stands before its first "_" where that says enough, else the whole name. */
@@ -35,11 +35,23 @@ int ks_peak_window(const ks_view *v, size_t *window, bool *found);
 
 /* The sweep's heading: "Layer scan: model, sweep x (knockout, marker-targets, all heads)". */
 void ks_view_title(ks_table *t, const ks_view *v, const char *what, const char *where);
-/* Notes: unit and groups; the mark; what is missing. */
-void ks_note_groups(ks_table *t, const ks_view *v);
+/* Notes: the mark; what is missing. */
 void ks_note_floor(ks_table *t, const ks_view *v);
 void ks_note_missing(ks_table *t, const size_t *status /* [KS_STATUSES] */);
-int ks_view_print(const ks_view *v, ks_table *t);
+/* ", layer 3", ", layers 3-5": for titles. */
+ks_label ks_where(const ks_view *v, size_t window);
+/* A note where the window was chosen by looking at the same samples. */
+void ks_note_selected(ks_table *t, bool selected);
+/* --seed and --draws, or these draws. */
+ks_resample ks_view_resample(const ks_view *v, size_t draws);
+/* 13 cells: n, mean, its interval from, to, both deviations, min, quartiles with the median, max, geometric mean, share above the floor. */
+void ks_summary_cells(ks_table *t, const ks_group_cell *c, const ks_interval *interval);
+/* A p value, with its Monte Carlo error where that is not 0. */
+void ks_p_cell(ks_table *t, double p, double error);
+/* Closes a table: names it (a literal), says n, unit, protocol and floor of v's sweep (where v->s) and moves it to v->list. */
+int ks_view_add(const ks_view *v, ks_table *t, const char *name);
+/* Whether --only, or the lack of it, asks for the tables of this name. */
+bool ks_wanted(const ks_table_options *o, const char *name);
 
 /* tables_sweep.c: tables over windows, factors, heads. */
 int ks_table_scan(const ks_view *v);
@@ -51,12 +63,15 @@ int ks_table_all_edge(const ks_view *v);
 int ks_table_versus(const ks_view *v, const ks_study_sweep *all);
 
 /* tables_window.c: tables of one window. selected: it was chosen by looking at the same samples. */
-int ks_table_full(const ks_view *v, size_t window, bool selected);
+int ks_table_groups(const ks_view *v, size_t window, bool selected);
 int ks_table_samples(const ks_view *v, size_t window, bool selected);
 /* Where in the text the effect is: the sample with the largest KL at any position. Nothing without positions: all. */
 int ks_table_positions(const ks_view *v, size_t window);
 
+/* tables_tests.c: between the test groups in one window. */
+int ks_table_tests(const ks_view *v, size_t window, bool selected);
+
 /* tables_models.c: one line per model and sweep. */
-int ks_table_models(FILE *out, ks_study *const *studies, size_t n, const ks_table_options *opt, bool *first);
+int ks_table_models(ks_table_list *list, ks_study *const *studies, size_t n, const ks_table_options *opt);
 
 #endif

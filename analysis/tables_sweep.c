@@ -50,13 +50,12 @@ static void ratio_cell(ks_table *t, const ks_view *v, const double *means)
     else ks_table_cell(t, "%.4g", r);
 }
 
-static int print_means(ks_table *t, const ks_view *v, const size_t *status)
+static int add_means(ks_table *t, const ks_view *v, const size_t *status, const char *name)
 {
     ks_table_note(t, "KL(baseline || ablated) at the last position in nats, mean over the samples of a group");
-    ks_note_groups(t, v);
     ks_note_floor(t, v);
     ks_note_missing(t, status);
-    return ks_view_print(v, t);
+    return ks_view_add(v, t, name);
 }
 
 static bool single_layers(const ks_study_sweep *s)
@@ -98,7 +97,7 @@ int ks_table_scan(const ks_view *v)
             else ks_table_cell(&t, "%.1e", floors[i]);
         }
     }
-    KS_TRY(print_means(&t, v, status));
+    KS_TRY(add_means(&t, v, status, "scan"));
 done:
     free(floors);
     free(means);
@@ -134,7 +133,7 @@ int ks_table_triangle(const ks_view *v)
         ks_table_note(&t, "%s: mean KL(baseline || ablated) in nats; rows: first layer of the window, columns: last", v->g->tests[i]);
         ks_note_floor(&t, v);
         ks_note_missing(&t, status);
-        KS_TRY(ks_view_print(v, &t));
+        KS_TRY(ks_view_add(v, &t, "triangle"));
     }
 done:
     return rc;
@@ -162,7 +161,7 @@ int ks_table_dose(const ks_view *v)
                 KS_TRY(mean_cells(&t, v, f, w, h, status, means, floors));
                 ratio_cell(&t, v, means);
             }
-    KS_TRY(print_means(&t, v, status));
+    KS_TRY(add_means(&t, v, status, "dose"));
 done:
     free(floors);
     free(means);
@@ -218,7 +217,7 @@ int ks_table_heads(const ks_view *v)
     }
     ks_table_note(&t, "Sorted by the mean over the test groups%s", n > SHOWN ? "" : "; all heads shown");
     if (n > SHOWN) ks_table_note(&t, "%d of %zu heads shown; `kosweep-stats csv` has all", SHOWN, n);
-    KS_TRY(print_means(&t, v, status));
+    KS_TRY(add_means(&t, v, status, "heads"));
 done:
     free(r);
     free(floors);
@@ -259,7 +258,7 @@ int ks_table_all_edge(const ks_view *v)
     }
     ks_table_note(&t, "A cell is one sample in one window; KL in nats; \"max at\": the window of the largest value");
     ks_table_note(&t, "row left empty: a marker at position 0 sees only itself, so its row attends to nothing (output 0, not NaN)");
-    KS_TRY(ks_view_print(v, &t));
+    KS_TRY(ks_view_add(v, &t, "all-edge"));
 done:
     return rc;
 }
@@ -295,7 +294,7 @@ int ks_table_versus(const ks_view *v, const ks_study_sweep *all)
         }
     }
     ks_table_note(&t, "specific: marker -> targets removed; all: every edge to the marker removed");
-    KS_TRY(print_means(&t, v, status));
+    KS_TRY(add_means(&t, v, status, "versus"));
 done:
     return rc;
 }

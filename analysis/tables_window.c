@@ -1,81 +1,54 @@
 /* Tables of one window: the full experiment and each sample. */
 #include "analysis/tables_private.h"
 
-#include "base/error.h"
+#include "analysis/resample.h"
+
+#include "base/mem.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static ks_label where(const ks_view *v, size_t window)
-{
-    ks_label label;
-    const bool one = v->s->layer_start[window] == v->s->layer_end[window];
-    snprintf(label.text, sizeof label.text, ", layer%s %.40s", one ? "" : "s", ks_window_label(v->s, window).text);
-    return label;
-}
-
-static void note_selected(ks_table *t, bool selected)
-{
-    if (selected) ks_table_note(t, "This window was chosen for its effect on these same samples: the numbers flatter it.");
-}
-
-static int table_welch(const ks_view *v, size_t window, const ks_group_cell *a, const ks_group_cell *b, bool selected)
-{
-    ks_table t = {0};
-    const ks_welch w = ks_welch_test(&a->kl, &b->kl);
-    ks_view_title(&t, v, "Welch's t-test", where(v, window).text);
-    ks_table_column(&t, true, "difference of means");
-    ks_table_column(&t, false, "in nats");
-    ks_table_column(&t, false, "t");
-    ks_table_column(&t, false, "df");
-    ks_table_column(&t, false, "p, two-sided");
-    ks_table_column(&t, true, "at 0.05");
-    ks_table_cell(&t, "%s - %s", v->g->tests[0], v->g->tests[1]);
-    ks_table_number(&t, a->kl.mean - b->kl.mean, "");
-    ks_table_plain(&t, w.t, 4);
-    ks_table_plain(&t, w.df, 2);
-    if (isnan(w.p)) ks_table_cell(&t, "-");
-    else ks_table_cell(&t, w.p < 1e-4 ? "%.4e" : "%.6f", w.p);
-    ks_table_cell(&t, "%s", w.why ? "no test" : w.p < 0.05 ? "significant" : "not significant");
-    if (w.why) ks_table_note(&t, "No test: %s.", w.why);
-    if (selected) ks_table_note(&t, "The window was chosen for its effect on these same samples: p is too small.");
-    return ks_view_print(v, &t);
-}
-
-int ks_table_full(const ks_view *v, size_t window, bool selected)
+int ks_table_groups(const ks_view *v, size_t window, bool selected)
 {
     int rc = KS_OK;
     ks_table t = {0};
-    ks_group_cell tests[2] = {0};
     size_t status[KS_STATUSES] = {0};
-    ks_view_title(&t, v, "Full experiment", where(v, window).text);
+    double *kl = NULL, *floor = NULL;
+    const ks_resample how = ks_view_resample(v, 10000);
+    KS_NEW(kl, v->m->S);
+    KS_NEW(floor, v->m->S);
+    ks_view_title(&t, v, "Full experiment", ks_where(v, window).text);
     ks_table_column(&t, true, "group");
-    static const char *const columns[] = {"n", "mean", "std (population)", "std (sample)", "min", "max", "median", "floor"};
+    static const char *const columns[] = {"n",  "mean",   "95 % from", "to",  "std (population)", "std (sample)", "min",
+                                          "q1", "median", "q3",        "max", "geometric mean",   "above floor",  "floor"};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) ks_table_column(&t, false, "%s", columns[i]);
     for (size_t i = 0; i < v->g->n; i++) {
         ks_group_cell c;
+        ks_interval interval;
         KS_TRY(ks_group_measure(&c, v->m, v->s, 0, window, 0, v->g->names[i]));
+        const size_t n = ks_group_values(kl, floor, v->m, v->s, 0, window, 0, v->g->names[i]);
+        KS_TRY(ks_centre_interval(&interval, kl, n, KS_CENTRE_MEAN, &how));
         for (int k = 0; k < KS_STATUSES; k++) status[k] += c.status[k];
-        for (int k = 0; k < 2; k++)
-            if (v->g->tests[k] == v->g->names[i]) tests[k] = c;
         ks_table_cell(&t, "%s", v->g->names[i]);
-        ks_table_cell(&t, "%zu", c.kl.n);
-        ks_table_number(&t, c.kl.mean, ks_mean_mark(&c));
-        ks_table_number(&t, c.kl.std_population, "");
-        ks_table_number(&t, c.kl.std_sample, "");
-        ks_table_number(&t, c.kl.min, ks_floor_mark(c.kl.min, c.floor));
-        ks_table_number(&t, c.kl.max, ks_floor_mark(c.kl.max, c.floor));
-        ks_table_number(&t, c.kl.median, ks_floor_mark(c.kl.median, c.floor));
+        ks_summary_cells(&t, &c, &interval);
         ks_table_number(&t, c.floor, "");
+        if (interval.why) ks_table_note(&t, "%s: no interval of the mean: %s", v->g->names[i], interval.why);
+        if (c.kl.zeros) ks_table_note(&t, "%s: %zu exact zeros, not in the geometric mean", v->g->names[i], c.kl.zeros);
     }
     ks_table_note(&t, "KL(baseline || ablated) at the last position in nats; floor: mean over the group's samples");
+    ks_table_note(&t,
+                  "95 %%: bootstrap interval of the mean (BCa, %zu draws, seed %llu); above floor: share of the samples above their own",
+                  how.draws, (unsigned long long)how.seed);
     ks_note_floor(&t, v);
     ks_note_missing(&t, status);
-    note_selected(&t, selected);
-    KS_TRY(ks_view_print(v, &t));
-    if (v->g->tests[1]) KS_TRY(table_welch(v, window, &tests[0], &tests[1], selected));
+    ks_note_selected(&t, selected);
+    KS_TRY(ks_view_add(v, &t, "groups"));
 done:
+    ks_table_free(&t);
+    free(floor);
+    free(kl);
     return rc;
 }
 
@@ -89,7 +62,7 @@ int ks_table_samples(const ks_view *v, size_t window, bool selected)
 {
     static const char *const words[KS_STATUSES] = {"not computed", "", "a row was left empty", "not finite", "nothing to remove"};
     ks_table t = {0};
-    ks_view_title(&t, v, "Samples", where(v, window).text);
+    ks_view_title(&t, v, "Samples", ks_where(v, window).text);
     ks_table_column(&t, true, "sample");
     ks_table_column(&t, true, "group");
     ks_table_column(&t, false, "edges");
@@ -118,8 +91,8 @@ int ks_table_samples(const ks_view *v, size_t window, bool selected)
     ks_table_note(&t, "impact: negligible below 1e-3 nats, weak below 1e-2, moderate below 1e-1, strong from there on");
     ks_table_note(&t, "(at most 2.2 %%, 7 %%, 22 %% of the probability can have moved: Pinsker's inequality)");
     ks_note_floor(&t, v);
-    note_selected(&t, selected);
-    return ks_view_print(v, &t);
+    ks_note_selected(&t, selected);
+    return ks_view_add(v, &t, "samples");
 }
 
 static bool chosen_group(const ks_view *v, const char *group)
@@ -164,7 +137,7 @@ int ks_table_positions(const ks_view *v, size_t window)
     const double *kl = v->s->kl_positions + ks_study_at(m, v->s, 0, window, 0, best) * m->T; /* [T] */
     char title[256];
     snprintf(title, sizeof title, "Positions of %.200s", m->ids[best]);
-    ks_view_title(&t, v, title, where(v, window).text);
+    ks_view_title(&t, v, title, ks_where(v, window).text);
     ks_table_column(&t, false, "position");
     if (m->token_text) ks_table_column(&t, true, "token");
     ks_table_column(&t, true, "role");
@@ -181,5 +154,5 @@ int ks_table_positions(const ks_view *v, size_t window)
         ks_table_cell(&t, "%.*s", kl[k] > 0 && most > 0 ? (int)(20 * kl[k] / most + 0.5) : 0, "####################");
     }
     ks_table_note(&t, "The sample with the largest effect at any position; nothing changes in the %zu tokens before", begin);
-    return ks_view_print(v, &t);
+    return ks_view_add(v, &t, "positions");
 }
