@@ -612,10 +612,12 @@ static int read_run(const place *root, ks_study *s)
         const char *name;
         char **text;
         int32_t *number;
-    } fields[] = {{"time", &r->time, NULL},       {"host", &r->host, NULL},
-                  {"backend", &r->backend, NULL}, {"command_line", &r->command_line, NULL},
-                  {"history", &r->history, NULL}, {"ranks", NULL, &r->ranks},
-                  {"ended", &r->ended, NULL},     {"threads", NULL, &r->threads}};
+    } fields[] = {{"time", &r->time, NULL},        {"host", &r->host, NULL},
+                  {"backend", &r->backend, NULL},  {"command_line", &r->command_line, NULL},
+                  {"history", &r->history, NULL},  {"ranks", NULL, &r->ranks},
+                  {"ended", &r->ended, NULL},      {"threads", NULL, &r->threads},
+                  {"device", &r->device, NULL},    {"isa", &r->isa, NULL},
+                  {"versions", &r->versions, NULL}};
     KS_TRY(read_text(root, "config", &s->config));
     KS_TRY(read_text(root, "corpus_sha256", &s->corpus_sha256));
     KS_TRY(look_up(root, "provenance", H5O_TYPE_GROUP, &there));
@@ -839,8 +841,9 @@ void ks_study_free(ks_study *study)
         free_strings(m->token_text, m->S * m->T);
         free_strings(m->sample_texts, m->S);
     }
-    void *owned[] = {study->run.time,  study->run.host, study->run.backend,   study->run.command_line, study->run.history,
-                     study->run.ended, study->config,   study->corpus_sha256, study->special_tokens,   study->marker};
+    void *owned[] = {study->run.time,      study->run.host,       study->run.backend, study->run.command_line, study->run.history,
+                     study->run.ended,     study->run.device,     study->run.isa,     study->run.versions,     study->config,
+                     study->corpus_sha256, study->special_tokens, study->marker};
     for (size_t n = 0; n < sizeof owned / sizeof *owned; n++) free(owned[n]);
     free(study->models);
     free(study->path);

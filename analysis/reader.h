@@ -63,7 +63,7 @@ typedef struct ks_study_model {
 
 /* The run that wrote the file last; all "" and 0 where the file does not say. */
 typedef struct ks_study_run {
-    char *time, *host, *backend, *command_line;
+    char *time, *host, *backend, *device, *isa, *versions, *command_line;
     char *history; /* a line for each run before it */
     char *ended;   /* when it ended; "" if it was killed, or is still running */
     int32_t ranks, threads;

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -158,6 +159,50 @@ void ks_print_json(FILE *out, const char *s)
     fputc('"', out);
 }
 
+/* The bytes of the UTF-8 character that s begins with, and its number; 0 where s begins with none. */
+static size_t character(const unsigned char *s, uint32_t *number)
+{
+    static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+    const size_t more = s[0] < 0x80 ? 0 : (s[0] & 0xE0) == 0xC0 ? 1 : (s[0] & 0xF0) == 0xE0 ? 2 : (s[0] & 0xF8) == 0xF0 ? 3 : 4;
+    if (more == 4) return 0;
+    uint32_t c = more ? s[0] & (0x3Fu >> more) : s[0];
+    for (size_t i = 1; i <= more; i++) {
+        if ((s[i] & 0xC0) != 0x80) return 0;
+        c = c << 6 | (s[i] & 0x3Fu);
+    }
+    if (c < least[more] || (c >= 0xD800 && c < 0xE000) || c > 0x10FFFF) return 0;
+    *number = c;
+    return more + 1;
+}
+
+/* Marks of direction, and what is there but not to be seen. */
+static bool hidden(uint32_t c)
+{
+    return c == 0x061C || c == 0xAD || (c >= 0x200B && c <= 0x200F) || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) ||
+           c == 0xFEFF || (c >= 0xE0000 && c < 0xE0080);
+}
+
+void ks_print_html(FILE *out, const char *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    while (*p) {
+        uint32_t c = 0;
+        const size_t n = character(p, &c);
+        const bool forbidden = !n || (c < 0x20 && !strchr("\t\n\r", (int)c)) || (c >= 0x7F && c < 0xA0) || (c & 0xFFFE) == 0xFFFE ||
+                               (c >= 0xFDD0 && c < 0xFDF0);
+        if (forbidden) fputs("\xEF\xBF\xBD", out);
+        else if (hidden(c)) fprintf(out, "[U+%04X]", (unsigned)c);
+        else if (c == '&') fputs("&amp;", out);
+        else if (c == '<') fputs("&lt;", out);
+        else if (c == '>') fputs("&gt;", out);
+        else if (c == '"') fputs("&quot;", out);
+        else if (c == '\'') fputs("&#39;", out);
+        else if (c == '\r') fputs("\xE2\x90\x8D", out); /* U+240D: parsers take CR for LF */
+        else fwrite(p, 1, n, out);
+        p += n ? n : 1;
+    }
+}
+
 static void print_latex(FILE *out, const char *s)
 {
     for (; *s; s++) {
@@ -279,6 +324,37 @@ static void print_table_json(const ks_table *t, FILE *out)
     fputs("}\n", out);
 }
 
+/* In a group that scrolls by itself, so that a wide table leaves the page narrow; the first column names its row. */
+static void print_table_html(const ks_table *t, FILE *out)
+{
+    fputs("<div class=\"scroll\" role=\"group\" tabindex=\"0\" aria-label=\"", out);
+    ks_print_html(out, t->title);
+    fputs("\">\n<table>\n<caption><span>", out);
+    ks_print_html(out, t->title);
+    fputs("</span></caption>\n<thead><tr>", out);
+    for (size_t i = 0; i < t->n_columns; i++) {
+        fprintf(out, "<th scope=\"col\"%s>", t->left[i] ? " class=\"left\"" : "");
+        ks_print_html(out, t->columns[i]);
+        fputs("</th>", out);
+    }
+    fputs("</tr></thead>\n<tbody>\n", out);
+    for (size_t i = 0; i < t->n_cells; i++) {
+        const size_t c = i % t->n_columns;
+        const char *tag = c ? "td" : "th";
+        fprintf(out, "%s<%s%s%s>", c ? "" : "<tr>", tag, c ? "" : " scope=\"row\"", t->left[c] ? " class=\"left\"" : "");
+        ks_print_html(out, t->cells[i]);
+        fprintf(out, "</%s>%s", tag, c + 1 == t->n_columns ? "</tr>\n" : "");
+    }
+    fputs("</tbody>\n</table>\n</div>\n", out);
+    if (t->n_notes) fputs("<ul class=\"notes\">\n", out);
+    for (size_t i = 0; i < t->n_notes; i++) {
+        fputs("<li>", out);
+        ks_print_html(out, t->notes[i]);
+        fputs("</li>\n", out);
+    }
+    if (t->n_notes) fputs("</ul>\n", out);
+}
+
 int ks_table_print(const ks_table *t, FILE *out, int format, bool first)
 {
     int rc = KS_OK;
@@ -294,6 +370,7 @@ int ks_table_print(const ks_table *t, FILE *out, int format, bool first)
     else if (format == KS_FORMAT_CSV) print_table_csv(t, out);
     else if (format == KS_FORMAT_LATEX) print_table_latex(t, out);
     else if (format == KS_FORMAT_JSON) print_table_json(t, out);
+    else if (format == KS_FORMAT_HTML) print_table_html(t, out);
     else print_text(t, out, widths);
 done:
     free(widths);

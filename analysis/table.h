@@ -6,9 +6,9 @@
 #include <stddef.h>
 #include <stdio.h>
 
-enum { KS_FORMAT_TEXT, KS_FORMAT_MARKDOWN, KS_FORMAT_CSV, KS_FORMAT_LATEX, KS_FORMAT_JSON };
+enum { KS_FORMAT_TEXT, KS_FORMAT_MARKDOWN, KS_FORMAT_CSV, KS_FORMAT_LATEX, KS_FORMAT_JSON, KS_FORMAT_HTML };
 
-/* The formats' names, in that order, NULL-terminated. */
+/* The formats' names, in that order, NULL-terminated; HTML is for reports and has none. */
 extern const char *const ks_format_names[];
 
 typedef struct ks_table {
@@ -51,8 +51,11 @@ void ks_table_list_free(ks_table_list *list);
 /* Prints the table. In JSON one object a line. first: whether this is the output's first table. */
 int ks_table_print(const ks_table *t, FILE *out, int format, bool first);
 
-/* A text as CSV, LaTeX or Markdown needs it; JSON strings with their quotes. */
+/* A text as CSV, LaTeX, Markdown or HTML needs it; JSON strings with their quotes. */
 void ks_print_csv(FILE *out, const char *s);
 void ks_print_json(FILE *out, const char *s);
+/* For HTML and XML, as content or in a quoted attribute, whatever the bytes: no markup comes of them; what is no UTF-8 and what may not
+ * stand in XML is U+FFFD; characters that turn the direction of writing, or cannot be seen, are named ("[U+202E]"). */
+void ks_print_html(FILE *out, const char *s);
 
 #endif
