@@ -25,7 +25,8 @@ uint64_t ks_choose(size_t n, size_t k, uint64_t most)
 /* What a permutation test moves. Two groups: `in` are the k members of one group, and the statistic is n sum(in) - k sum(all). Paired: k =
  * 0, `in` are the pairs whose sign is turned, and the statistic is sum(all) - 2 sum(in). */
 typedef struct splits {
-    const double *x;  /* [n] scaled so that the largest is near 1 */
+    const double *x, *rest,
+        *size;        /* [n] x + rest: the value, scaled so that the largest size is near 1; size: what its rounding is relative to */
     const bool *seen; /* [n] the observed split */
     bool *in;         /* [n] the split that is looked at */
     size_t n, k;
@@ -44,7 +45,8 @@ static int sum_sign(const splits *s, bool opposite)
         else if (s->k) c = (double)s->n * (s->in[i] - s->seen[i]);
         else c = opposite ? 1 - s->in[i] - s->seen[i] : s->seen[i] - s->in[i];
         sum = ks_dd_plus(sum, ks_dd_product(c, s->x[i]));
-        sizes += fabs(c * s->x[i]);
+        sum = ks_dd_add(sum, c * s->rest[i]);
+        sizes += fabs(c) * s->size[i];
     }
     return fabs(sum.high) <= TIE * sizes ? 0 : sum.high > 0 ? 1 : -1;
 }
@@ -105,20 +107,22 @@ static void draw(splits *s, const ks_resample *h, uint32_t *order)
     }
 }
 
-/* x [n] and seen [n] as in splits; x is scaled here. */
-static int permute(ks_permutation *out, double *x, const bool *seen, size_t n, size_t k, const ks_resample *how)
+/* x, rest, size [n] and seen [n] as in splits; they are scaled here. */
+static int permute(ks_permutation *out, double *x, double *rest, double *size, const bool *seen, size_t n, size_t k, const ks_resample *how)
 {
     int rc = KS_OK;
     const ks_resample h = how ? *how : KS_RESAMPLE;
-    splits s = {.x = x, .seen = seen, .n = n, .k = k};
+    splits s = {.x = x, .rest = rest, .size = size, .seen = seen, .n = n, .k = k};
     uint32_t *order = NULL;
     double largest = 0, sizes = 0, sum = 0;
-    for (size_t i = 0; i < n; i++) largest = fmax(largest, fabs(x[i]));
+    for (size_t i = 0; i < n; i++) largest = fmax(largest, size[i]);
     const int scale = ilogb(largest) + 1;
     for (size_t i = 0; i < n; i++) {
         x[i] = ldexp(x[i], -scale);
+        rest[i] = ldexp(rest[i], -scale);
+        size[i] = ldexp(size[i], -scale);
         s.all += x[i];
-        sizes += fabs(x[i]);
+        sizes += size[i];
         if (seen[i]) sum += x[i];
     }
     s.far = fabs(k ? (double)n * sum - (double)k * s.all : s.all - 2 * sum);
@@ -155,11 +159,13 @@ done:
 int ks_permute_two(ks_permutation *out, const double *a, size_t na, const double *b, size_t nb, const ks_resample *how)
 {
     int rc = KS_OK, finite_a, finite_b;
-    double *x = NULL;
+    double *x = NULL, *rest = NULL, *size = NULL;
     bool *seen = NULL;
     ks_summary of_a, of_b;
     *out = (ks_permutation){.difference = NAN, .p = NAN, .error = NAN};
     KS_NEW(x, na + nb);
+    KS_NEW(rest, na + nb);
+    KS_NEW(size, na + nb);
     KS_NEW(seen, na + nb);
     KS_TRY(ks_summarize(&of_a, a, na));
     KS_TRY(ks_summarize(&of_b, b, nb));
@@ -169,31 +175,48 @@ int ks_permute_two(ks_permutation *out, const double *a, size_t na, const double
     if (!out->why && of_a.min == of_a.max && of_b.min == of_b.max && of_a.min == of_b.min) out->why = KS_WHY_FLAT;
     if (out->why) goto done;
     out->difference = (of_a.mean - of_b.mean) + (of_a.mean_rest - of_b.mean_rest);
-    for (size_t i = 0; i < na + nb; i++) seen[i] = na <= nb ? i < na : i >= na;
-    KS_TRY(permute(out, x, seen, na + nb, na <= nb ? na : nb, how));
+    for (size_t i = 0; i < na + nb; i++) {
+        size[i] = fabs(x[i]);
+        seen[i] = na <= nb ? i < na : i >= na;
+    }
+    KS_TRY(permute(out, x, rest, size, seen, na + nb, na <= nb ? na : nb, how));
 done:
     free(x);
+    free(rest);
+    free(size);
     free(seen);
     return rc;
 }
 
-int ks_permute_signs(ks_permutation *out, const double *d, size_t n, const ks_resample *how)
+int ks_permute_pairs(ks_permutation *out, const double *a, const double *b, size_t n, const ks_resample *how)
 {
-    int rc = KS_OK, finite;
-    double *x = NULL;
-    bool *seen = NULL;
-    ks_summary of;
+    int rc = KS_OK;
+    double *x = NULL, *rest = NULL, *size = NULL;
+    bool *seen = NULL, finite = true, moved = false;
+    size_t kept = 0;
     *out = (ks_permutation){.difference = NAN, .p = NAN, .error = NAN};
     KS_NEW(x, n);
+    KS_NEW(rest, n);
+    KS_NEW(size, n);
     KS_NEW(seen, n);
-    KS_TRY(ks_summarize(&of, d, n));
-    n = ks_present(x, d, n, &finite);
-    out->why = n < 2 ? KS_WHY_FEW : !finite ? KS_WHY_INFINITE : of.min == 0 && of.max == 0 ? KS_WHY_FLAT_PAIRS : NULL;
+    for (size_t i = 0; i < n; i++) {
+        const double minus = b ? b[i] : 0;
+        if (isnan(a[i]) || isnan(minus)) continue;
+        const ks_dd d = ks_two_sum(a[i], -minus);
+        finite &= isfinite(d.high);
+        moved |= d.high != 0;
+        x[kept] = d.high;
+        rest[kept] = d.low;
+        size[kept++] = fabs(a[i]) + fabs(minus);
+    }
+    out->why = kept < 2 ? KS_WHY_FEW : !finite ? KS_WHY_INFINITE : !moved ? KS_WHY_FLAT_PAIRS : NULL;
     if (out->why) goto done;
-    out->difference = of.mean;
-    KS_TRY(permute(out, x, seen, n, 0, how));
+    out->difference = ks_mean(x, kept);
+    KS_TRY(permute(out, x, rest, size, seen, kept, 0, how));
 done:
     free(x);
+    free(rest);
+    free(size);
     free(seen);
     return rc;
 }

@@ -22,8 +22,9 @@ typedef struct ks_permutation {
 /* Of |mean a - mean b| over the splits of all values into groups of na and nb (Fisher 1935, Pitman 1937). */
 int ks_permute_two(ks_permutation *out, const double *a, size_t na, const double *b, size_t nb, const ks_resample *how);
 
-/* Of |mean d| over the signs of paired differences d [n]. */
-int ks_permute_signs(ks_permutation *out, const double *d, size_t n, const ks_resample *how);
+/* Of |mean (a - b)| over the exchanges of a[i] and b[i] [n], which turn the sign of their difference. b NULL: a holds differences. Pairs
+ * with a NaN are left out. */
+int ks_permute_pairs(ks_permutation *out, const double *a, const double *b, size_t n, const ks_resample *how);
 
 /* C(n, k), or `most` where it is no less; most <= 2^62. */
 uint64_t ks_choose(size_t n, size_t k, uint64_t most);

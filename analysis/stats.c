@@ -123,6 +123,7 @@ ks_welch ks_welch_test(const ks_summary *a, const ks_summary *b)
     const double e = hypot(ea, eb);
     if (!w.why && !(e > 0)) w.why = e == 0 ? KS_WHY_FLAT : KS_WHY_INFINITE;
     if (!w.why && !isfinite(w.difference)) w.why = KS_WHY_INFINITE;
+    if (!w.why && e < KS_TINY) w.why = KS_WHY_TINY;
     w.interval.why = w.why;
     if (w.why) return w;
     const double ca = (ea / e) * (ea / e), cb = (eb / e) * (eb / e);

@@ -15,6 +15,7 @@
 #define KS_WHY_FLAT_PAIRS "all differences are zero"
 #define KS_WHY_FLAT_SPREAD "all differences are equal"
 #define KS_WHY_INFINITE "a value is not finite"
+#define KS_WHY_TINY "values are too small for a double"
 #define KS_WHY_SIGN "a value is negative"
 #define KS_WHY_ZERO "a mean is zero"
 #define KS_WHY_LARGE "too many values"

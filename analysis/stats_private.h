@@ -4,6 +4,9 @@
 
 #include <math.h>
 
+/* A standard error below this is made of values whose differences run out of digits. */
+#define KS_TINY 0x1p-960
+
 /* high + low, |low| at most half a unit of high's last place. */
 typedef struct ks_dd {
     double high, low;

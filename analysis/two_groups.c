@@ -2,6 +2,7 @@
 
 #include "analysis/distributions.h"
 #include "analysis/resample.h"
+#include "analysis/stats_private.h"
 #include "base/mem.h"
 
 #include <math.h>
@@ -58,6 +59,7 @@ ks_hedges ks_hedges_g(const ks_summary *a, const ks_summary *b, double level)
     const double d = ((a->mean - b->mean) + (rest_a - rest_b)) / pooled;
     if (pooled == 0) return no_hedges(KS_WHY_FLAT);
     if (!isfinite(d)) return no_hedges(KS_WHY_INFINITE);
+    if (pooled < KS_TINY) return no_hedges(KS_WHY_TINY);
     return standardised(d, sqrt(na * nb / (na + nb)), df, level);
 }
 
@@ -66,6 +68,7 @@ ks_hedges ks_hedges_g_paired(const ks_summary *d, double level)
     if (d->n < 2) return no_hedges(KS_WHY_FEW);
     if (d->n < 3) return no_hedges("fewer than three pairs"); /* G(0): the correction does not exist */
     if (d->std_sample == 0) return no_hedges(KS_WHY_FLAT_SPREAD);
+    if (d->std_sample < KS_TINY) return no_hedges(KS_WHY_TINY);
     if (!isfinite(d->mean / d->std_sample)) return no_hedges(KS_WHY_INFINITE);
     return standardised(d->mean / d->std_sample, sqrt((double)d->n), (double)d->n - 1, level);
 }
@@ -250,7 +253,11 @@ int ks_compare_paired(ks_paired *out, const double *a, const double *b, size_t n
     KS_TRY(ks_summarize(&out->a, x, kept));
     KS_TRY(ks_summarize(&out->b, y, kept));
     KS_TRY(ks_summarize(&out->d, d, kept));
-    out->why = kept < 2 ? KS_WHY_FEW : out->d.why ? out->d.why : out->d.std_sample == 0 ? KS_WHY_FLAT_SPREAD : NULL;
+    out->why = kept < 2                      ? KS_WHY_FEW
+               : out->d.why                  ? out->d.why
+               : out->d.std_sample == 0      ? KS_WHY_FLAT_SPREAD
+               : out->d.std_sample < KS_TINY ? KS_WHY_TINY
+                                             : NULL;
     if (!out->why) {
         out->t = out->d.mean / out->d.std_sample * sqrt((double)kept);
         out->df = (double)kept - 1;
@@ -260,7 +267,7 @@ int ks_compare_paired(ks_paired *out, const double *a, const double *b, size_t n
     KS_TRY(ks_centre_interval(&out->difference, d, kept, KS_CENTRE_MEAN, how));
     KS_TRY(ks_centre_interval(&out->median, d, kept, KS_CENTRE_MEDIAN, how));
     KS_TRY(ks_signed_ranks(&out->signed_ranks, d, kept));
-    KS_TRY(ks_permute_signs(&out->permutation, d, kept, how));
+    KS_TRY(ks_permute_pairs(&out->permutation, x, y, kept, how));
     out->hedges = ks_hedges_g_paired(&out->d, level);
     KS_TRY(ratio_interval(&out->ratio, x, kept, y, kept, true, how));
 done:
