@@ -88,7 +88,7 @@ static double spearman(void *context, const uint32_t *a, size_t na, const uint32
         xx += w * c->rank_x[i] * c->rank_x[i];
         yy += w * c->rank_y[i] * c->rank_y[i];
     }
-    return xx > 0 && yy > 0 ? xy / (sqrt(xx) * sqrt(yy)) : (double)NAN;
+    return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : (double)NAN;
 }
 
 static double kendall(void *context, const uint32_t *a, size_t na, const uint32_t *b, size_t nb)
@@ -107,7 +107,7 @@ static double kendall(void *context, const uint32_t *a, size_t na, const uint32_
             yy += w * c->untied_y[i * c->k + j];
         }
     }
-    return xx > 0 && yy > 0 ? xy / (sqrt(xx) * sqrt(yy)) : (double)NAN;
+    return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : (double)NAN;
 }
 
 static void cloud_free(cloud *c)

@@ -19,8 +19,8 @@ double ks_gamma_ratio(double a)
 static double log_growth(double w, double tau)
 {
     if (w > 1) return w + log((1 + tau) / 2 + (1 - tau) / 2 * exp(-2 * w));
-    const double half = sinh(w / 2);
-    return log1p(2 * half * half + tau * sinh(w));
+    const double e = expm1(w), f = e / (1 + e); /* cosh w - 1 = e f / 2, sinh w = (e + f) / 2 */
+    return log1p((e * f + tau * (e + f)) / 2);
 }
 
 /* p = exp(*log_front) * factor. With t = sqrt(df) sinh v the density becomes cosh(v)^-df, so
@@ -50,30 +50,39 @@ static double student_tail(double u, double df, double *log_front)
     return 2 / sqrt(M_PI) * ks_gamma_ratio(df / 2) * integral;
 }
 
+void ks_student_both(double t, double df, double *p, double *log_p)
+{
+    const double u = fabs(t);
+    double log_front = NAN;
+    *p = *log_p = NAN;
+    if (isnan(t) || !(df > 0)) return;
+    if (u == 0 || isinf(u)) {
+        *p = u == 0;
+        *log_p = log(*p);
+    } else if (isinf(df) && u < 30) {
+        *p = ks_normal_p(u);
+        *log_p = log(*p);
+    } else {
+        /* For a normal p that small an expansion would be needed; df = 1e17 differs from it by u^4 / 4e17. */
+        const double factor = student_tail(u, isinf(df) ? 1e17 : df, &log_front);
+        *p = fmin(1, exp(log_front) * factor);
+        /* Near p = 1 the sum of the two logarithms has no digits left. */
+        *log_p = log_front > -1 ? log(*p) : fmin(0, log_front + log(factor));
+    }
+}
+
 double ks_student_p(double t, double df)
 {
-    if (isnan(t) || !(df > 0)) return NAN;
-    const double u = fabs(t);
-    double log_front;
-    if (u == 0) return 1;
-    if (isinf(u)) return 0;
-    if (isinf(df)) return ks_normal_p(u);
-    const double factor = student_tail(u, df, &log_front);
-    return fmin(1, exp(log_front) * factor);
+    double p, log_p;
+    ks_student_both(t, df, &p, &log_p);
+    return p;
 }
 
 double ks_student_log_p(double t, double df)
 {
-    if (isnan(t) || !(df > 0)) return NAN;
-    const double u = fabs(t);
-    double log_front;
-    if (u == 0) return 0;
-    if (isinf(u)) return -INFINITY;
-    if (isinf(df) && u < 30) return log(ks_normal_p(u));
-    if (isinf(df)) df = 1e17; /* the two differ by u^4 / 4e17 */
-    const double factor = student_tail(u, df, &log_front);
-    /* Near p = 1 the sum of the two logarithms has no digits left. */
-    return log_front > -1 ? log(fmin(1, exp(log_front) * factor)) : fmin(0, log_front + log(factor));
+    double p, log_p;
+    ks_student_both(t, df, &p, &log_p);
+    return log_p;
 }
 
 /* Newton's method in log t: log p is a concave, decreasing function of it. */

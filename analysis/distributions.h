@@ -9,6 +9,9 @@ double ks_student_p(double t, double df);
 /* Its natural logarithm, also where p is below a double's range; error below 1e-11 of max(1, |log p|). */
 double ks_student_log_p(double t, double df);
 
+/* Both at once. */
+void ks_student_both(double t, double df, double *p, double *log_p);
+
 /* The t >= 0 with P(|T| >= t) = p, for p in (0, 1] and df > 0; else NaN. Relative error below 1e-11. */
 double ks_student_quantile(double p, double df);
 

@@ -283,7 +283,9 @@ static int run(ks_max_t *out, double *t, double *adjusted, const double *v, size
         }
         adjusted[c] = ((double)(s.total - low) + extra) / ((double)s.total + extra);
     }
-    out->limit = sqrt(s.most[(size_t)fmin((double)s.total - 1, ceil(h.level * ((double)s.total + extra)))]);
+    /* p <= 1 - level where fewer maxima than that share, the observed one included, are as large. */
+    const size_t at_limit = (size_t)ceil(h.level * ((double)s.total + extra)) - 1;
+    out->limit = at_limit < s.total ? sqrt(s.most[at_limit]) : INFINITY;
     out->total = mirrored ? 2 * s.total : s.total;
     out->error = out->exact ? 0 : 0.5 / sqrt((double)s.total);
 done:

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { MOST = 4096 };
+enum { MOST = 4096, MOST_DRAWS = 2000 };
 
 double ks_power_t(double d, double n, double alpha)
 {
@@ -34,20 +34,22 @@ size_t ks_power_t_needed(double d, double alpha, double power)
     return high;
 }
 
-/* One drawn group of n. Plain sums: the values are scaled, and a draw needs no last digits. */
+/* One drawn group of n; v is centred, so plain sums do. */
 static void draw(ks_random *r, const double *v, size_t nv, size_t n, double *mean, double *variance)
 {
-    double m = 0, squares = 0;
+    double sum = 0, squares = 0;
     for (size_t i = 0; i < n; i++) {
-        const double x = v[ks_random_below(r, nv)], d = x - m;
-        m += d / (double)(i + 1);
-        squares += d * (x - m);
+        const double x = v[ks_random_below(r, nv)];
+        sum += x;
+        squares += x * x;
     }
-    *mean = m;
-    *variance = squares / (double)(n - 1);
+    *mean = sum / (double)n;
+    *variance = fmax(0, squares - sum * *mean) / (double)(n - 1);
+    /* What rounding leaves of n equal values is no variance. */
+    if (*variance < 1e-14 * squares) *variance = 0;
 }
 
-static double share(const double *a, size_t na, const double *b, size_t nb, size_t n, double alpha, const ks_resample *h)
+static double share(const double *a, size_t na, const double *b, size_t nb, double between, size_t n, double alpha, const ks_resample *h)
 {
     /* The test's limit falls with its degrees of freedom, which lie between n - 1 and 2 n - 2: most draws need no p value. */
     const double strict = ks_student_quantile(alpha, (double)n - 1), mild = ks_student_quantile(alpha, 2 * (double)n - 2);
@@ -60,7 +62,7 @@ static double share(const double *a, size_t na, const double *b, size_t nb, size
         const double e2 = (va + vb) / (double)n;
         /* Without variance there is no test, so nothing is found. */
         if (!(e2 > 0)) continue;
-        const double t = fabs(ma - mb) / sqrt(e2);
+        const double t = fabs(ma - mb + between) / sqrt(e2);
         const double df = (va + vb) / (va * va + vb * vb) * (va + vb) * ((double)n - 1);
         hits += t > strict || (t > mild && ks_student_p(t, df) < alpha);
     }
@@ -71,7 +73,8 @@ int ks_power_needed(ks_power *out, const double *a, size_t na, const double *b, 
                     const ks_resample *how)
 {
     int rc = KS_OK, finite;
-    const ks_resample h = how ? *how : KS_RESAMPLE;
+    ks_resample h = how ? *how : KS_RESAMPLE;
+    if (h.draws > MOST_DRAWS) h.draws = MOST_DRAWS;
     double *x = NULL, *y = NULL;
     ks_summary sa, sb;
     *out = (ks_power){.d = NAN, .reached = NAN, .error = NAN, .most = MOST};
@@ -89,20 +92,20 @@ int ks_power_needed(ks_power *out, const double *a, size_t na, const double *b, 
     if (out->why) goto done;
     const double df = (double)(na + nb) - 2;
     out->d = w.difference / hypot(sa.std_sample * sqrt(((double)na - 1) / df), sb.std_sample * sqrt(((double)nb - 1) / df));
-    /* Tiny values' squares vanish; the largest is made 1. */
-    const double largest = fmax(fmax(fabs(sa.min), fabs(sa.max)), fmax(fabs(sb.min), fabs(sb.max)));
-    const int scale = ilogb(largest) + 1;
-    for (size_t i = 0; i < na; i++) x[i] = ldexp(x[i], -scale);
-    for (size_t i = 0; i < nb; i++) y[i] = ldexp(y[i], -scale);
+    /* Tiny values' squares vanish: the standard error is made about 1, and each group has its mean at 0. */
+    const int scale = ilogb(w.error);
+    const double between = ldexp(w.difference, -scale);
+    for (size_t i = 0; i < na; i++) x[i] = ldexp(x[i] - sa.mean, -scale);
+    for (size_t i = 0; i < nb; i++) y[i] = ldexp(y[i] - sb.mean, -scale);
     out->closed = ks_power_t_needed(out->d, alpha, power);
     size_t low = 1, high = 2;
-    while ((out->reached = share(x, na, y, nb, high, alpha, &h)) < power && high < MOST) {
+    while ((out->reached = share(x, na, y, nb, between, high, alpha, &h)) < power && high < MOST) {
         low = high;
         high *= 2;
     }
     while (out->reached >= power && high - low > 1) {
         const size_t middle = low + (high - low) / 2;
-        const double found = share(x, na, y, nb, middle, alpha, &h);
+        const double found = share(x, na, y, nb, between, middle, alpha, &h);
         if (found >= power) {
             high = middle;
             out->reached = found;

@@ -28,9 +28,13 @@ size_t ks_present(double *out, const double *v, size_t n, int *finite)
 
 double ks_mean(const double *v, size_t n)
 {
-    ks_dd sum = {0, 0};
-    for (size_t i = 0; i < n; i++) sum = ks_dd_add(sum, v[i]);
-    return ks_dd_over(sum, (double)n).high;
+    double sum = 0, lost = 0;
+    for (size_t i = 0; i < n; i++) {
+        const ks_dd t = ks_two_sum(sum, v[i]);
+        sum = t.high;
+        lost += t.low;
+    }
+    return ks_dd_over(ks_two_sum(sum, lost), (double)n).high;
 }
 
 double ks_quantile_sorted(const double *v, size_t n, double p)
@@ -115,7 +119,7 @@ double ks_share_above(const double *v, const double *floor, size_t n, size_t *us
 
 ks_welch ks_welch_test(const ks_summary *a, const ks_summary *b)
 {
-    ks_welch w = {NAN, NAN, NAN, NAN, NAN, {NAN, NAN, NULL}, NULL};
+    ks_welch w = {NAN, NAN, NAN, NAN, NAN, NAN, NULL};
     const double rest_a = isfinite(a->mean_rest) ? a->mean_rest : 0, rest_b = isfinite(b->mean_rest) ? b->mean_rest : 0;
     if (a->n && b->n) w.difference = (a->mean - b->mean) + (rest_a - rest_b);
     if (a->n < 2 || b->n < 2) w.why = KS_WHY_FEW;
@@ -124,15 +128,19 @@ ks_welch ks_welch_test(const ks_summary *a, const ks_summary *b)
     if (!w.why && !(e > 0)) w.why = e == 0 ? KS_WHY_FLAT : KS_WHY_INFINITE;
     if (!w.why && !isfinite(w.difference)) w.why = KS_WHY_INFINITE;
     if (!w.why && e < KS_TINY) w.why = KS_WHY_TINY;
-    w.interval.why = w.why;
     if (w.why) return w;
+    w.error = e;
     const double ca = (ea / e) * (ea / e), cb = (eb / e) * (eb / e);
     w.t = w.difference / e;
     w.df = 1 / (ca * ca / (double)(a->n - 1) + cb * cb / (double)(b->n - 1));
-    w.p = ks_student_p(w.t, w.df);
-    w.log_p = ks_student_log_p(w.t, w.df);
-    const double reach = ks_student_quantile(0.05, w.df) * e;
-    w.interval.low = w.difference - reach;
-    w.interval.high = w.difference + reach;
+    ks_student_both(w.t, w.df, &w.p, &w.log_p);
     return w;
+}
+
+ks_interval ks_welch_interval(const ks_welch *w, double level)
+{
+    if (w->why) return (ks_interval){NAN, NAN, w->why};
+    const double reach = ks_student_quantile(1 - level, w->df) * w->error;
+    const ks_interval i = {w->difference - reach, w->difference + reach, NULL};
+    return isfinite(i.low) && isfinite(i.high) ? i : (ks_interval){NAN, NAN, KS_WHY_RANGE};
 }

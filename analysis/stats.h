@@ -16,6 +16,7 @@
 #define KS_WHY_FLAT_SPREAD "all differences are equal"
 #define KS_WHY_INFINITE "a value is not finite"
 #define KS_WHY_TINY "values are too small for a double"
+#define KS_WHY_RANGE "beyond the range of a double"
 #define KS_WHY_SIGN "a value is negative"
 #define KS_WHY_ZERO "a mean is zero"
 #define KS_WHY_LARGE "too many values"
@@ -47,9 +48,8 @@ typedef struct ks_summary {
 
 typedef struct ks_welch {
     double t, df, p;
-    double log_p;         /* natural log, also where p underflows */
-    double difference;    /* mean a - mean b */
-    ks_interval interval; /* of the difference, 95 % */
+    double log_p;             /* natural log, also where p underflows */
+    double difference, error; /* mean a - mean b, its standard error */
     const char *why;
 } ks_welch;
 
@@ -64,13 +64,16 @@ double ks_share_above(const double *v, const double *floor, size_t n, size_t *us
  * mean_rest and std_sample, so it serves summaries out of papers, too. */
 ks_welch ks_welch_test(const ks_summary *a, const ks_summary *b);
 
+/* Its interval of the difference; level in (0, 1). Costs several times the test. */
+ks_interval ks_welch_interval(const ks_welch *w, double level);
+
 /* The p-quantile (p in [0, 1]) of the sorted values v [n], n > 0: linear between order statistics, type 7. */
 double ks_quantile_sorted(const double *v, size_t n, double p);
 
 /* Ascending, for qsort of doubles without NaN. */
 int ks_ascending(const void *a, const void *b);
 
-/* The mean of v [n], n > 0, all finite, rounded once (as good as always): sums in double-double. */
+/* The mean of v [n], n > 0, all finite, rounded once (as good as always): what rounding loses of the sum is summed beside it. */
 double ks_mean(const double *v, size_t n);
 
 /* Copies the values that are not NaN to out [n] in order; returns how many. *finite: all of them are. */

@@ -118,9 +118,9 @@ static int ratio_interval(ks_mean_ratio *out, const double *a, size_t na, const 
     if (!out->why) {
         const double mean_a = ks_mean(a, na), mean_b = ks_mean(b, nb);
         if (mean_b == 0) out->why = KS_WHY_ZERO;
+        else if (!isfinite(mean_a / mean_b)) out->why = KS_WHY_RANGE;
         else out->ratio = mean_a / mean_b;
-        if (mean_b > 0 && mean_a == 0) out->interval.why = KS_WHY_ZERO;
-        if (mean_b > 0 && !isfinite(out->ratio)) *out = (ks_mean_ratio){NAN, {NAN, NAN, KS_WHY_INFINITE}, KS_WHY_INFINITE};
+        if (!out->why && mean_a == 0) out->interval.why = KS_WHY_ZERO;
     }
     if (out->why) out->interval.why = out->why;
     if (out->interval.why) goto done;
@@ -129,6 +129,7 @@ static int ratio_interval(ks_mean_ratio *out, const double *a, size_t na, const 
     if (!out->interval.why) {
         out->interval.low = exp(out->interval.low);
         out->interval.high = exp(out->interval.high);
+        if (isinf(out->interval.high)) out->interval = (ks_interval){NAN, NAN, KS_WHY_RANGE};
     }
 done:
     free(room);
@@ -182,13 +183,19 @@ int ks_log_tests(ks_log_test *out, const double *a, size_t na, const double *b, 
     KS_TRY(ks_summarize(&of_b, y, kept_b));
     out->welch = ks_welch_test(&of_a, &of_b);
     KS_TRY(ks_permute_two(&out->permutation, x, kept_a, y, kept_b, how));
-    if (out->why) out->welch.why = out->permutation.why = out->welch.interval.why = out->why;
+    if (out->why) out->welch.why = out->permutation.why = out->why;
     else if (kept_a < 2 || kept_b < 2) out->why = KS_WHY_FEW;
-    out->interval.why = out->why ? out->why : out->welch.interval.why;
+    const ks_interval logs = ks_welch_interval(&out->welch, how ? how->level : KS_RESAMPLE.level);
+    out->interval.why = out->why ? out->why : logs.why;
     if (!out->why) out->ratio = exp(out->welch.difference);
+    if (isinf(out->ratio)) {
+        out->ratio = NAN;
+        out->why = out->interval.why = KS_WHY_RANGE;
+    }
     if (!out->interval.why) {
-        out->interval.low = exp(out->welch.interval.low);
-        out->interval.high = exp(out->welch.interval.high);
+        out->interval.low = exp(logs.low);
+        out->interval.high = exp(logs.high);
+        if (isinf(out->interval.high)) out->interval = (ks_interval){NAN, NAN, KS_WHY_RANGE};
     }
 done:
     free(x);
@@ -212,6 +219,7 @@ int ks_compare_groups(ks_two_groups *out, const double *a, const double *floor_a
     KS_TRY(ks_summarize(&out->a, a, na));
     KS_TRY(ks_summarize(&out->b, b, nb));
     out->welch = ks_welch_test(&out->a, &out->b);
+    out->welch_interval = ks_welch_interval(&out->welch, level);
     KS_TRY(ks_mann_whitney(&out->mann_whitney, a, na, b, nb));
     KS_TRY(ks_permute_two(&out->permutation, a, na, b, nb, how));
     out->hedges = ks_hedges_g(&out->a, &out->b, level);
@@ -261,8 +269,7 @@ int ks_compare_paired(ks_paired *out, const double *a, const double *b, size_t n
     if (!out->why) {
         out->t = out->d.mean / out->d.std_sample * sqrt((double)kept);
         out->df = (double)kept - 1;
-        out->p = ks_student_p(out->t, out->df);
-        out->log_p = ks_student_log_p(out->t, out->df);
+        ks_student_both(out->t, out->df, &out->p, &out->log_p);
     }
     KS_TRY(ks_centre_interval(&out->difference, d, kept, KS_CENTRE_MEAN, how));
     KS_TRY(ks_centre_interval(&out->median, d, kept, KS_CENTRE_MEDIAN, how));

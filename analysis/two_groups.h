@@ -41,7 +41,8 @@ int ks_log_tests(ks_log_test *out, const double *a, size_t na, const double *b, 
 typedef struct ks_two_groups {
     ks_summary a, b;
     ks_welch welch;
-    ks_interval difference; /* of mean a - mean b, by bootstrap */
+    ks_interval welch_interval; /* of mean a - mean b */
+    ks_interval difference;     /* of mean a - mean b, by bootstrap */
     ks_rank_test mann_whitney;
     ks_permutation permutation;
     ks_hedges hedges;

@@ -2,6 +2,9 @@
  * numbers: closed forms to 1e-10, exact tests to the count, Monte Carlo within 4 standard errors. */
 #include "analysis/correlation.h"
 #include "analysis/distributions.h"
+#include "analysis/many_cells.h"
+#include "analysis/power.h"
+#include "analysis/resample.h"
 #include "analysis/two_groups.h"
 
 #include <math.h>
@@ -111,7 +114,7 @@ static void check_two(const record *r)
     /* The limits' end may be near zero: relative to the interval's width. */
     if (!g.welch.why) {
         const double expected = strtod(field(r, "wlow"), NULL);
-        assert_true(fabs(g.welch.interval.low - expected) <= 1e-11 * (g.welch.interval.high - g.welch.interval.low));
+        assert_true(fabs(g.welch_interval.low - expected) <= 1e-11 * (g.welch_interval.high - g.welch_interval.low));
         checked[0]++;
     }
     close_to(r, "g", g.hedges.g);
@@ -171,6 +174,75 @@ static void check_paired(const record *r)
     if (field(r, "tauz")) close_to(r, "tauz", c.z_tau);
 }
 
+/* Intervals from the same draws by numpy, so equal but for rounding; the script holds numpy's against SciPy's own bootstrap. */
+static void check_bootstrap(const record *r)
+{
+    static const char *const names[][2] = {{"mlow", "mhigh"}, {"dlow", "dhigh"}, {"glow", "ghigh"}};
+    const ks_resample how = {.seed = (uint64_t)r->v[2][0], .draws = 10000, .level = 0.95};
+    ks_interval i;
+    for (int k = 0; k < 3; k++) {
+        if (!field(r, names[k][0])) continue;
+        assert_int_equal(ks_centre_interval(&i, r->v[0], r->n[0], (ks_centre)k, &how), 0);
+        close_to(r, names[k][0], i.low);
+        close_to(r, names[k][1], i.high);
+    }
+    if (!field(r, "rlow")) return;
+    ks_mean_ratio ratio;
+    assert_int_equal(ks_ratio_of_means(&ratio, r->v[0], r->n[0], r->v[1], r->n[1], &how), 0);
+    close_to(r, "rlow", ratio.interval.low);
+    close_to(r, "rhigh", ratio.interval.high);
+}
+
+static void check_adjusted(const record *r)
+{
+    double found[MOST];
+    const size_t n = r->n[0];
+    assert_int_equal(ks_holm(found, r->v[0], n), 0);
+    for (size_t i = 0; i < n; i++) assert_true(fabs(found[i] - r->v[1][i]) <= 1e-14);
+    assert_int_equal(ks_benjamini_hochberg(found, r->v[0], n), 0);
+    for (size_t i = 0; i < n; i++) assert_true(fabs(found[i] - r->v[2][i]) <= 1e-14);
+    checked[0] += 2 * n;
+}
+
+static void check_max_t(const record *r)
+{
+    const size_t na = (size_t)r->v[0][0], n = na + (size_t)r->v[0][1], cells = r->n[1] / n;
+    const double total = strtod(field(r, "total"), NULL);
+    double t[MOST], p[MOST], drawn[MOST];
+    uint8_t group[MOST];
+    ks_max_t m;
+    for (size_t i = 0; i < n; i++) group[i] = i >= na;
+    assert_int_equal(ks_max_t_groups(&m, t, p, r->v[1], cells, group, n, NULL), 0);
+    if (m.why) {
+        for (size_t c = 0; c < cells; c++) assert_true(isnan(r->v[2][c]));
+        return;
+    }
+    assert_true(m.exact);
+    same(r, "total", m.total);
+    for (size_t c = 0; c < cells; c++) {
+        checked[1]++;
+        if (isnan(p[c]) != isnan(r->v[2][c]) || (!isnan(p[c]) && p[c] != r->v[2][c] / total))
+            fail_msg("line %zu: cell %zu has p %g, expected %g / %g", r->line, c, p[c], r->v[2][c], total);
+        ks_summary a, b;
+        assert_int_equal(ks_summarize(&a, r->v[1] + c * n, na), 0);
+        assert_int_equal(ks_summarize(&b, r->v[1] + c * n + na, n - na), 0);
+        if (!isnan(p[c])) assert_true(fabs(t[c] - ks_welch_test(&a, &b).t) <= 1e-9 * fabs(t[c]) + 1e-12);
+    }
+    assert_int_equal(ks_max_t_groups(&m, t, drawn, r->v[1], cells, group, n, &(ks_resample){.seed = r->line, .draws = 4000, .level = 0.95}),
+                     0);
+    assert_true(!m.exact && m.total == 4000);
+    for (size_t c = 0; c < cells; c++)
+        if (!isnan(p[c])) assert_true(fabs(drawn[c] - p[c]) <= 4 * (sqrt(p[c] * (1 - p[c]) / 4000) + 1.0 / 4000));
+}
+
+static void check_power(const record *r)
+{
+    const size_t n = ks_power_t_needed(r->v[0][0], 0.05, 0.8);
+    same(r, "n", n);
+    /* SciPy's noncentral t has fewer digits than ours, which check_distribution holds against mpmath. */
+    near_within(r, "power", ks_power_t(r->v[0][0], (double)n, 0.05), 1e-7);
+}
+
 static void check_distribution(const record *r)
 {
     if (!strcmp(r->kind, "student")) {
@@ -194,7 +266,7 @@ static void test_reference(void **state)
     FILE *f = fopen("fixtures/stats_reference.tsv", "r");
     assert_non_null(f);
     char *line = NULL;
-    size_t room = 0, kinds[4] = {0};
+    size_t room = 0, others = 0, kinds[4] = {0};
     record r = {0};
     while (getline(&line, &room, f) > 0) {
         char *save = NULL, *number = NULL;
@@ -219,6 +291,10 @@ static void test_reference(void **state)
         }
         if (!strcmp(r.kind, "two")) check_two(&r), kinds[0]++;
         else if (!strcmp(r.kind, "paired")) check_paired(&r), kinds[1]++;
+        else if (!strcmp(r.kind, "boot")) check_bootstrap(&r), others++;
+        else if (!strcmp(r.kind, "adjust")) check_adjusted(&r), others++;
+        else if (!strcmp(r.kind, "maxt")) check_max_t(&r), others++;
+        else if (!strcmp(r.kind, "power")) check_power(&r), others++;
         else check_distribution(&r), kinds[strcmp(r.kind, "nct") ? 2 : 3]++;
     }
     free(line);
@@ -226,6 +302,7 @@ static void test_reference(void **state)
     print_message(
         "%zu pairs of groups, %zu paired, %zu Student, %zu noncentral; %zu numbers, %zu counts; largest relative error %.1e (%s)\n",
         kinds[0], kinds[1], kinds[2], kinds[3], checked[0], checked[1], worst, worst_name);
+    assert_int_equal(others, 51);
     assert_true(kinds[0] >= 525 && kinds[1] >= 524 && kinds[2] >= 50 && kinds[3] >= 70 && checked[0] > 13000 && checked[1] > 2000);
 }
 
