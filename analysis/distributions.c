@@ -115,11 +115,12 @@ typedef struct noncentral {
 static void add_range(noncentral *c, double a, double b, double width)
 {
     if (!(b > a)) return;
-    const double panels = ceil((b - a) / width), h = (b - a) / panels;
-    for (double k = 0; k < panels; k++)
+    const size_t panels = (size_t)ceil((b - a) / width);
+    const double h = (b - a) / (double)panels;
+    for (size_t k = 0; k < panels; k++)
         for (size_t i = 0; i < POINTS; i++) {
             double u, weight;
-            gsl_integration_glfixed_point(a + k * h, a + (k + 1) * h, i, &u, &weight, c->points);
+            gsl_integration_glfixed_point(a + (double)k * h, a + (double)(k + 1) * h, i, &u, &weight, c->points);
             const double d = u - c->mode;
             /* (df - 1) log(u / mode) - (u^2 - mode^2) / 2, without the cancellation that large df would bring */
             const double log_f = c->mode > 0 ? (c->df - 1) * log1p(d / c->mode) - d * (u + c->mode) / 2 : -u * u / 2;
