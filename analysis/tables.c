@@ -111,6 +111,19 @@ ks_resample ks_view_resample(const ks_view *v, size_t draws)
     return how;
 }
 
+void ks_note_bootstrap(ks_table *t, const ks_resample *how)
+{
+    ks_table_note(t, "intervals: %.0f %%, bootstrap (BCa, %zu draws, seed %llu)", 100 * how->level, how->draws,
+                  (unsigned long long)how->seed);
+}
+
+void ks_summary_columns(ks_table *t)
+{
+    static const char *const columns[] = {"n",  "mean",   "95 % from", "to",  "std (population)", "std (sample)", "min",
+                                          "q1", "median", "q3",        "max", "geometric mean",   "above floor"};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) ks_table_column(t, false, "%s", columns[i]);
+}
+
 void ks_summary_cells(ks_table *t, const ks_group_cell *c, const ks_interval *interval)
 {
     const ks_summary *k = &c->kl;
@@ -198,6 +211,13 @@ const ks_table_kind ks_table_kinds[] = {
     {"heads", "the heads of largest effect", false},
     {"groups", "one window: every group's n, mean and its interval, deviations, quartiles, share above the floor", false},
     {"tests", "one window: all tests and effect sizes between the two test groups", false},
+    {"corrected", "two groups in every window: p, corrected by Holm, Benjamini-Hochberg, maxT", false},
+    {"choice", "the window of largest effect: selected on the same samples, and left out or split", false},
+    {"cells", "every window, head and value: as groups", true},
+    {"power", "one window: how many samples a new study would need", true},
+    {"synergy", "every window against the sum and the largest of its single layers", true},
+    {"attention", "attention strength by layer, raw and relative to uniform, and its rank correlation with the effect", true},
+    {"pairs", "the same samples under two conditions: sweeps, models, twins", true},
     {"samples", "one window: each sample", false},
     {"positions", "one window: the effect at every position of a sample", false},
     {"versus", "specific edges against all edges", false},
@@ -248,6 +268,19 @@ static size_t chosen_windows(const ks_table_options *o, const ks_study_sweep *s)
     return n;
 }
 
+/* What looks at all cells together; of heads and values only where asked by name. */
+static int many_tables(const ks_view *v, size_t windows)
+{
+    int rc = KS_OK;
+    const bool axes = v->s->has_head || v->s->has_factor;
+    const bool many = axes ? v->opt->only != NULL : windows > 1;
+    if (ks_wanted(v->opt, "cells")) KS_TRY(ks_table_cells(v));
+    if (many && ks_wanted(v->opt, "corrected")) KS_TRY(ks_table_corrected(v));
+    if (many && ks_wanted(v->opt, "choice")) KS_TRY(ks_table_choice(v));
+done:
+    return rc;
+}
+
 /* alone: no other sweep is printed, so there is room for each sample. */
 static int sweep_tables(const ks_view *v, bool alone)
 {
@@ -259,10 +292,12 @@ static int sweep_tables(const ks_view *v, bool alone)
     if (!W) goto done;
     if (s->has_head) {
         if (ks_wanted(v->opt, s->has_factor ? "dose" : "heads")) KS_TRY(ks_table_heads(v));
+        KS_TRY(many_tables(v, W));
         goto done;
     }
     if (s->has_factor) {
         if (ks_wanted(v->opt, "dose")) KS_TRY(ks_table_dose(v));
+        KS_TRY(many_tables(v, W));
         goto done;
     }
     if (W > 1) {
@@ -271,6 +306,7 @@ static int sweep_tables(const ks_view *v, bool alone)
         if (!triangle && ks_wanted(v->opt, "scan")) KS_TRY(ks_table_scan(v));
         if (!strcmp(s->edges, "all-marker") && ks_wanted(v->opt, "all-edge")) KS_TRY(ks_table_all_edge(v));
     }
+    KS_TRY(many_tables(v, W));
     KS_TRY(ks_peak_window(v, &window, &found));
     if (W == 1)
         for (size_t w = 0; w < s->W; w++)
@@ -279,6 +315,7 @@ static int sweep_tables(const ks_view *v, bool alone)
         const bool room = alone || W == 1 || v->opt->only;
         if (ks_wanted(v->opt, "groups")) KS_TRY(ks_table_groups(v, window, W > 1));
         if (ks_wanted(v->opt, "tests")) KS_TRY(ks_table_tests(v, window, W > 1));
+        if (ks_wanted(v->opt, "power")) KS_TRY(ks_table_power(v, window, W > 1));
         if (room && ks_wanted(v->opt, "samples")) KS_TRY(ks_table_samples(v, window, W > 1));
         if (room && ks_wanted(v->opt, "positions")) KS_TRY(ks_table_positions(v, window));
     }

@@ -44,6 +44,10 @@ ks_label ks_where(const ks_view *v, size_t window);
 void ks_note_selected(ks_table *t, bool selected);
 /* --seed and --draws, or these draws. */
 ks_resample ks_view_resample(const ks_view *v, size_t draws);
+void ks_note_bootstrap(ks_table *t, const ks_resample *how);
+/* How many of so many rows a table shows: all, or only the first in texts. */
+size_t ks_rows_shown(const ks_view *v, size_t rows);
+void ks_summary_columns(ks_table *t);
 /* 13 cells: n, mean, its interval from, to, both deviations, min, quartiles with the median, max, geometric mean, share above the floor. */
 void ks_summary_cells(ks_table *t, const ks_group_cell *c, const ks_interval *interval);
 /* A p value, with its Monte Carlo error where that is not 0. */
@@ -70,6 +74,12 @@ int ks_table_positions(const ks_view *v, size_t window);
 
 /* tables_tests.c: between the test groups in one window. */
 int ks_table_tests(const ks_view *v, size_t window, bool selected);
+
+/* tables_cells.c: all windows (values, heads) of a sweep at once. */
+int ks_table_cells(const ks_view *v);
+int ks_table_corrected(const ks_view *v);
+int ks_table_choice(const ks_view *v);
+int ks_table_power(const ks_view *v, size_t window, bool selected);
 
 /* tables_models.c: one line per model and sweep. */
 int ks_table_models(ks_table_list *list, ks_study *const *studies, size_t n, const ks_table_options *opt);

@@ -49,7 +49,7 @@ static void test_lines(ks_table *t, const ks_two_groups *r)
     const ks_label gehan = counted("Gehan", r->censored.exact, r->censored.total);
     const char *log_why = r->logs.why ? r->logs.why : r->logs.welch.why;
     const line lines[] = {
-        {"difference of means, Welch", r->welch.difference, &r->welch.interval, r->welch.t, r->welch.p, 0, df.text, r->welch.why},
+        {"difference of means, Welch", r->welch.difference, &r->welch_interval, r->welch.t, r->welch.p, 0, df.text, r->welch.why},
         {"difference of means, permutation", r->permutation.difference, &r->difference, NAN, r->permutation.p, r->permutation.error,
          perm.text, r->permutation.why},
         {"Mann-Whitney", NAN, NULL, r->mann_whitney.statistic, r->mann_whitney.p, 0, u.text, r->mann_whitney.why},

@@ -21,9 +21,8 @@ int ks_table_groups(const ks_view *v, size_t window, bool selected)
     KS_NEW(floor, v->m->S);
     ks_view_title(&t, v, "Full experiment", ks_where(v, window).text);
     ks_table_column(&t, true, "group");
-    static const char *const columns[] = {"n",  "mean",   "95 % from", "to",  "std (population)", "std (sample)", "min",
-                                          "q1", "median", "q3",        "max", "geometric mean",   "above floor",  "floor"};
-    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) ks_table_column(&t, false, "%s", columns[i]);
+    ks_summary_columns(&t);
+    ks_table_column(&t, false, "floor");
     for (size_t i = 0; i < v->g->n; i++) {
         ks_group_cell c;
         ks_interval interval;
@@ -38,9 +37,8 @@ int ks_table_groups(const ks_view *v, size_t window, bool selected)
         if (c.kl.zeros) ks_table_note(&t, "%s: %zu exact zeros, not in the geometric mean", v->g->names[i], c.kl.zeros);
     }
     ks_table_note(&t, "KL(baseline || ablated) at the last position in nats; floor: mean over the group's samples");
-    ks_table_note(&t,
-                  "95 %%: bootstrap interval of the mean (BCa, %zu draws, seed %llu); above floor: share of the samples above their own",
-                  how.draws, (unsigned long long)how.seed);
+    ks_note_bootstrap(&t, &how);
+    ks_table_note(&t, "above floor: share of the samples above their own");
     ks_note_floor(&t, v);
     ks_note_missing(&t, status);
     ks_note_selected(&t, selected);
