@@ -207,7 +207,9 @@ int ks_permute_pairs(ks_permutation *out, const double *a, const double *b, size
         moved |= d.high != 0;
         x[kept] = d.high;
         rest[kept] = d.low;
-        size[kept++] = fabs(a[i]) + fabs(minus);
+        size[kept] = fabs(a[i]) + fabs(minus);
+        finite &= isfinite(size[kept]);
+        kept++;
     }
     out->why = kept < 2 ? KS_WHY_FEW : !finite ? KS_WHY_INFINITE : !moved ? KS_WHY_FLAT_PAIRS : NULL;
     if (out->why) goto done;

@@ -126,7 +126,7 @@ ks_welch ks_welch_test(const ks_summary *a, const ks_summary *b)
     const double ea = a->std_sample / sqrt((double)a->n), eb = b->std_sample / sqrt((double)b->n);
     const double e = hypot(ea, eb);
     if (!w.why && !(e > 0)) w.why = e == 0 ? KS_WHY_FLAT : KS_WHY_INFINITE;
-    if (!w.why && !isfinite(w.difference)) w.why = KS_WHY_INFINITE;
+    if (!w.why && !(isfinite(w.difference) && isfinite(e))) w.why = KS_WHY_RANGE;
     if (!w.why && e < KS_TINY) w.why = KS_WHY_TINY;
     if (w.why) return w;
     w.error = e;
