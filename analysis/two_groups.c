@@ -263,6 +263,7 @@ int ks_compare_paired(ks_paired *out, const double *a, const double *b, size_t n
     KS_TRY(ks_summarize(&out->d, d, kept));
     out->why = kept < 2                      ? KS_WHY_FEW
                : out->d.why                  ? out->d.why
+               : isinf(out->d.std_sample)    ? KS_WHY_RANGE
                : out->d.std_sample == 0      ? KS_WHY_FLAT_SPREAD
                : out->d.std_sample < KS_TINY ? KS_WHY_TINY
                                              : NULL;

@@ -69,7 +69,8 @@ static void test_against_mpmath(void **state)
     assert_true(students > 200 && tests >= 6);
 }
 
-/* The four full experiments. t has four decimals and df two as published, so p lies in the range that they allow, and the unrounded p does. */
+/* The four full experiments. t has four decimals and df two as published, so p lies in the range that they allow, and the unrounded p does.
+ */
 static void test_published(void **state)
 {
     (void)state;
