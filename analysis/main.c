@@ -1,4 +1,5 @@
-/* kosweep-stats: tables, JSON and CSV from result files. */
+/* kosweep-stats: tables, JSON, CSV and figures from result files. */
+#include "analysis/figures.h"
 #include "analysis/json.h"
 #include "analysis/table.h"
 #include "analysis/tables.h"
@@ -11,20 +12,23 @@
 #include <string.h>
 
 static const char help[] =
-    "kosweep-stats - tables, JSON and CSV from result files of kosweep\n"
+    "kosweep-stats - tables, JSON, CSV and figures from result files of kosweep\n"
     "\n"
     "  kosweep-stats tables FILE.h5 ... [options]   the published tables that fit what the files hold\n"
     "  kosweep-stats json   FILE.h5 ... [options]   the published experiments' JSON; one object, or {\"experiments\": [...]}\n"
     "  kosweep-stats csv    FILE.h5 ... [options]   one line per cell, for other programs\n"
     "  kosweep-stats compare FILE.h5 ... [options]  the models of all files in one table, a line per model and sweep\n"
+    "  kosweep-stats figures FILE.h5 ... [options]  every figure that fits, as files; prints a line with the caption for each\n"
     "\n"
     "  --model NAME     only this model (its name in the file or its id)\n"
     "  --sweep NAME     only this sweep\n"
     "  --window A-B     only this window of layers, both inclusive; A alone is the layer A: tables then shows each sample\n"
     "  --groups a,b     only these groups, in this order; the first two are compared\n"
-    "  --format F       tables, compare: text (default), md, csv, latex, json\n"
-    "  --only a,b       tables, compare: only tables of these kinds, or all (see below)\n"
+    "  --format F       tables, compare: text (default), md, csv, latex, json; figures: svg (default), png, both\n"
+    "  --only a,b       tables, compare: only tables of these kinds, or all; figures: only figures of these kinds (see below)\n"
     "  --seed N, --draws N   of resampling (default 1; as each table says)\n"
+    "  --output DIR     figures: the folder; default FILE-figures/\n"
+    "  --force          figures: replace files that are there\n"
     "  --help, --version\n"
     "\n"
     "Examples\n"
@@ -34,6 +38,7 @@ static const char help[] =
     "  kosweep-stats compare qwen.h5 gemma.h5 --sweep layers\n"
     "  kosweep-stats json results.h5 --sweep around2 --window 1-3 > experiment.json\n"
     "  kosweep-stats csv results.h5 --groups python_doctest,python_baseline\n"
+    "  kosweep-stats figures results.h5 --format both --only layer-scan,samples\n"
     "\n"
     "  kosweep-stats tables results.h5 --only tests,power --window 4\n"
     "\n"
@@ -44,13 +49,18 @@ static void print_help(void)
     fputs(help, stdout);
     puts("\nTables (* only where --only asks, since they take time or room)");
     for (const ks_table_kind *k = ks_table_kinds; k->name; k++) printf("  %-11s%c %s\n", k->name, k->asked ? '*' : ' ', k->what);
+    fputs("\nFigures:", stdout);
+    for (size_t i = 0; ks_figure_kinds[i]; i++) printf(" %s", ks_figure_kinds[i]);
+    puts("");
 }
 
 typedef struct arguments {
     const char *command;
     const char **paths; /* [n] */
     size_t n;
+    const char *format;
     ks_table_options o;
+    ks_figure_files figures;
     bool help, version;
 } arguments;
 
@@ -74,16 +84,21 @@ done:
     return rc;
 }
 
-static int parse_format(ks_table_options *o, const char *text)
+static int parse_format(arguments *a)
 {
-    for (int i = 0; ks_format_names[i]; i++)
-        if (!strcmp(text, ks_format_names[i])) {
-            o->format = i;
-            return KS_OK;
-        }
-    const char *near = ks_nearest(text, ks_format_names);
-    return ks_error(KS_EUSAGE, "--format: \"%s\" is not text, md, csv, latex or json%s%s%s", text, near ? "; did you mean \"" : "",
-                    near ? near : "", near ? "\"?" : "");
+    static const char *const pictures[] = {"svg", "png", "both", NULL};
+    const bool figures = !strcmp(a->command, "figures");
+    const char *const *names = figures ? pictures : ks_format_names, *text = a->format ? a->format : names[0];
+    for (int i = 0; names[i]; i++) {
+        if (strcmp(text, names[i]) != 0) continue;
+        if (!figures) a->o.format = i;
+        a->figures.svg = i != 1;
+        a->figures.png = i != 0;
+        return KS_OK;
+    }
+    const char *near = ks_nearest(text, names);
+    return ks_error(KS_EUSAGE, "--format: \"%s\" is not %s%s%s%s", text, figures ? "svg, png or both" : "text, md, csv, latex or json",
+                    near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
 static int parse_number(uint64_t *out, const char *name, const char *text, uint64_t least, uint64_t most)
@@ -107,14 +122,15 @@ static int parse_option(arguments *a, const char *name, const char *value)
     else if (!strcmp(name, "--seed")) return parse_number(&a->o.seed, name, value, 1, INT64_MAX);
     else if (!strcmp(name, "--draws")) return parse_number(&a->o.draws, name, value, 100, 10000000);
     else if (!strcmp(name, "--window")) return parse_window(&a->o, value);
-    else return parse_format(&a->o, value);
+    else if (!strcmp(name, "--output")) a->figures.folder = value;
+    else a->format = value;
     return KS_OK;
 }
 
 static int parse(arguments *a, int argc, char **argv)
 {
-    static const char *const options[] = {"--model", "--sweep", "--window", "--groups",  "--format", "--only",
-                                          "--seed",  "--draws", "--help",   "--version", NULL};
+    static const char *const options[] = {"--model", "--sweep",  "--window", "--groups", "--format",  "--only", "--seed",
+                                          "--draws", "--output", "--force",  "--help",   "--version", NULL};
     static const char *const commands[] = {"tables", "json", "csv", "compare", "figures", "report", NULL};
     int rc = KS_OK;
     char *name = NULL;
@@ -125,6 +141,8 @@ static int parse(arguments *a, int argc, char **argv)
             a->help = true;
         } else if (!strcmp(arg, "--version")) {
             a->version = true;
+        } else if (!strcmp(arg, "--force")) {
+            a->figures.force = true;
         } else if (arg[0] == '-' && arg[1]) {
             const char *equals = strchr(arg, '=');
             free(name);
@@ -133,7 +151,7 @@ static int parse(arguments *a, int argc, char **argv)
             size_t k = 0;
             while (options[k] && strcmp(options[k], name)) k++;
             const char *near = options[k] ? NULL : ks_nearest(name, options);
-            KS_REQUIRE(options[k] && k < 8, KS_EUSAGE, "unknown option \"%s\"%s%s%s", name, near ? "; did you mean \"" : "; see --help",
+            KS_REQUIRE(options[k] && k < 9, KS_EUSAGE, "unknown option \"%s\"%s%s%s", name, near ? "; did you mean \"" : "; see --help",
                        near ? near : "", near ? "\"?" : "");
             KS_REQUIRE(equals || i + 1 < argc, KS_EUSAGE, "%s needs a value", name);
             KS_TRY(parse_option(a, name, equals ? equals + 1 : argv[++i]));
@@ -143,15 +161,19 @@ static int parse(arguments *a, int argc, char **argv)
             const char *near = commands[k] ? NULL : ks_nearest(arg, commands);
             KS_REQUIRE(commands[k], KS_EUSAGE, "unknown command \"%s\"%s%s%s", arg, near ? "; did you mean \"" : "; see --help",
                        near ? near : "", near ? "\"?" : "");
-            KS_REQUIRE(k < 4, KS_EUSAGE, "%s: not in this version; there are tables, json, csv and compare", arg);
+            KS_REQUIRE(k < 5, KS_EUSAGE, "%s: not in this version; there are tables, json, csv, compare and figures", arg);
             a->command = commands[k];
         } else {
             a->paths[a->n++] = arg;
         }
     }
     if (a->help || a->version) goto done;
-    KS_REQUIRE(a->command, KS_EUSAGE, "a command is missing: tables, json, csv or compare; see --help");
+    KS_REQUIRE(a->command, KS_EUSAGE, "a command is missing: tables, json, csv, compare or figures; see --help");
     KS_REQUIRE(a->n, KS_EUSAGE, "%s: a result file is missing; see --help", a->command);
+    KS_REQUIRE(!strcmp(a->command, "figures") || (!a->figures.folder && !a->figures.force), KS_EUSAGE,
+               "%s: --output and --force are options of figures", a->command);
+    KS_TRY(parse_format(a));
+    a->figures.only = a->o.only;
 done:
     free(name);
     return rc;
@@ -168,6 +190,7 @@ int main(int argc, char **argv)
     else if (!strcmp(a.command, "tables")) KS_TRY(ks_tables_print(stdout, a.paths, a.n, &a.o));
     else if (!strcmp(a.command, "compare")) KS_TRY(ks_models_print(stdout, a.paths, a.n, &a.o));
     else if (!strcmp(a.command, "json")) KS_TRY(ks_stats_json_write(stdout, a.paths, a.n, &a.o));
+    else if (!strcmp(a.command, "figures")) KS_TRY(ks_figures_write(stdout, a.paths, a.n, &a.o, &a.figures));
     else KS_TRY(ks_cells_csv_write(stdout, a.paths, a.n, &a.o));
     KS_REQUIRE(!fflush(stdout), KS_EMACHINE, "stdout cannot be written: %s", strerror(errno));
 done:

@@ -2,7 +2,7 @@
 # Installs the Debian packages that kosweep needs and that are not there yet.
 # Usage: launch/install-packages.sh [tests] [lint]   "tests" adds what only the tests need, "lint" what tests/lint.sh needs.
 set -euo pipefail
-packages=(gcc make cmake pkg-config libc6-dev libopenmpi-dev openmpi-bin libhdf5-dev libcjson-dev libgsl-dev libpcre2-dev libutf8proc-dev)
+packages=(gcc make cmake pkg-config libc6-dev libopenmpi-dev openmpi-bin libhdf5-dev libcjson-dev libgsl-dev libcairo2-dev libpcre2-dev libutf8proc-dev)
 for part in "$@"; do
     case $part in
     tests) packages+=(g++ libcmocka-dev python3 python3-numpy python3-h5py slurm-wlm munge) ;;
