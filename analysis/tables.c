@@ -268,6 +268,18 @@ static size_t chosen_windows(const ks_table_options *o, const ks_study_sweep *s)
     return n;
 }
 
+/* The chosen plain sweep that attention is set against: the first that cuts marker -> targets in single layers. */
+static const ks_study_sweep *first_layers(const ks_view *v)
+{
+    for (size_t k = 0; k < v->m->n_sweeps; k++) {
+        const ks_study_sweep *s = &v->m->sweeps[k];
+        if (s->has_factor || s->has_head || strcmp(s->edges, "marker-targets") != 0 || !ks_chosen_sweep(v->opt, s)) continue;
+        for (size_t w = 0; w < s->W; w++)
+            if (s->layer_start[w] == s->layer_end[w]) return s;
+    }
+    return NULL;
+}
+
 /* What looks at all cells together; of heads and values only where asked by name. */
 static int many_tables(const ks_view *v, size_t windows)
 {
@@ -311,6 +323,9 @@ static int sweep_tables(const ks_view *v, bool alone)
     if (W == 1)
         for (size_t w = 0; w < s->W; w++)
             if (ks_chosen_window(v->opt, s, w)) window = w, found = true;
+    if (ks_wanted(v->opt, "synergy")) KS_TRY(ks_table_synergy(v));
+    if (s == first_layers(v) && ks_wanted(v->opt, "attention")) KS_TRY(ks_table_attention(v));
+    if (ks_wanted(v->opt, "pairs")) KS_TRY(ks_table_pairs(v));
     if (found) {
         const bool room = alone || W == 1 || v->opt->only;
         if (ks_wanted(v->opt, "groups")) KS_TRY(ks_table_groups(v, window, W > 1));
@@ -407,6 +422,7 @@ int ks_models_build(ks_table_list *out, ks_study *const *studies, size_t n, cons
     KS_TRY(check_only(opt));
     KS_TRY(ks_check_choice(studies, n, opt));
     if (ks_wanted(opt, "models")) KS_TRY(ks_table_models(out, studies, n, opt));
+    if (ks_wanted(opt, "pairs")) KS_TRY(ks_table_model_pairs(out, studies, n, opt));
 done:
     return rc;
 }

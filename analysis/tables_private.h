@@ -81,6 +81,14 @@ int ks_table_corrected(const ks_view *v);
 int ks_table_choice(const ks_view *v);
 int ks_table_power(const ks_view *v, size_t window, bool selected);
 
+/* tables_layers.c: a window against its layers; attention strength. Nothing where the file lacks the single layers. */
+int ks_table_synergy(const ks_view *v);
+int ks_table_attention(const ks_view *v);
+
+/* tables_pairs.c: the same samples twice. Nothing where there are no pairs. */
+int ks_table_pairs(const ks_view *v);
+int ks_table_model_pairs(ks_table_list *list, ks_study *const *studies, size_t n, const ks_table_options *opt);
+
 /* tables_models.c: one line per model and sweep. */
 int ks_table_models(ks_table_list *list, ks_study *const *studies, size_t n, const ks_table_options *opt);
 

@@ -20,6 +20,7 @@ expect() {
 s=$KOSWEEP_STATS
 expect 0 "Examples" "$s" --help
 expect 0 "Examples" "$s" tables --help
+for kind in scan groups tests corrected choice cells power synergy attention pairs models; do expect 0 "  $kind " "$s" --help; done
 expect 0 "kosweep-stats " "$s" --version
 expect 2 "a command is missing" "$s"
 expect 2 'did you mean "tables"' "$s" table x.h5
@@ -42,6 +43,11 @@ if /usr/bin/python3 -c 'import h5py, numpy' 2>/dev/null; then
     expect 0 "2.5000e-03" "$s" tables "$work/foreign.h5" --window 1
     expect 0 '"kl_divergence": 0.001' "$s" json "$work/foreign.h5" --window 0
     expect 0 "by-hand,layers,knockout" "$s" csv "$work/foreign.h5"
+    expect 0 '\toprule' "$s" tables "$work/foreign.h5" --format latex
+    expect 0 "Samples that a new study would need" "$s" tables "$work/foreign.h5" --only power --draws 100 --seed 7
+    expect 2 'did you mean "power"' "$s" tables "$work/foreign.h5" --only powr
+    expect 2 "--draws: expected a whole number" "$s" tables "$work/foreign.h5" --draws 1
+    expect 0 "The same samples in two models" "$s" compare "$work/foreign.h5" "$work/foreign.h5" --only pairs
     expect 0 '\begin{tabular}' "$s" tables "$work/foreign.h5" --format latex
     expect 2 "there is layers" "$s" tables "$work/foreign.h5" --sweep heads
     "$s" json "$work/foreign.h5" | /usr/bin/python3 -c 'import json, sys; assert len(json.load(sys.stdin)["experiments"]) == 2' || failed=1

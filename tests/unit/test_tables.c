@@ -92,6 +92,9 @@ static void test_expected_texts(void **state)
     same_as_file("layers.md", ks_tables_print, &(ks_table_options){.model = "other", .format = KS_FORMAT_MARKDOWN});
     same_as_file("layers.csv", ks_tables_print, &(ks_table_options){.model = "other", .format = KS_FORMAT_CSV});
     same_as_file("layers.tex", ks_tables_print, &(ks_table_options){.model = "other", .format = KS_FORMAT_LATEX});
+    same_as_file("asked.txt", ks_tables_print,
+                 &(ks_table_options){.model = "tiny", .only = "cells,power,synergy,attention,pairs", .draws = 200});
+    same_as_file("pairs.txt", ks_models_print, &(ks_table_options){.sweep = "layers", .only = "pairs"});
     same_as_file("cells.csv", ks_cells_csv_write, &(ks_table_options){.model = "tiny", .sweep = "shape", .groups = "rust_test"});
     same_as_file("experiment.json", ks_stats_json_write,
                  &(ks_table_options){.model = "tiny", .sweep = "layers", .has_window = true, .window_start = 1, .window_end = 1});
@@ -335,11 +338,117 @@ static void test_hostile(void **state)
     free(good);
 }
 
+/* ---- numbers that tables cannot have ---- */
+
+/* Tables of the broken file; every kind of table is asked for. */
+static char *all_tables(const char *sweep, const char *groups)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    const char *paths[] = {broken};
+    FILE *f = open_memstream(&text, &bytes);
+    assert_non_null(f);
+    const ks_table_options o = {.model = "tiny", .sweep = sweep, .groups = groups, .only = "all", .draws = 100};
+    const int rc = ks_tables_print(f, paths, 1, &o);
+    fclose(f);
+    if (rc) fail_msg("%s", ks_error_text());
+    return text;
+}
+
+static void says(const char *text, const char *words)
+{
+    if (!strstr(text, words)) fail_msg("no \"%s\" in\n%s", words, text);
+}
+
+static void fill(hid_t f, const char *name, double x)
+{
+    double v[RF_L * RF_S];
+    for (size_t i = 0; i < RF_L * RF_S; i++) v[i] = x;
+    replace(f, name, H5T_NATIVE_DOUBLE, 2, (hsize_t[]){RF_L, RF_S}, v);
+}
+
+/* A group of one, effects that are all zero, a sweep that has hardly begun: words, no number that means nothing. */
+static void test_awkward(void **state)
+{
+    (void)state;
+    static const char kl[] = "/models/tiny/sweeps/layers/kl", status[] = "/models/tiny/sweeps/layers/status";
+    hid_t h = damage();
+    H5Fclose(h);
+    char *text = all_tables("layers", "rust_test,python_baseline");
+    says(text, "none: a group has fewer than two values");
+    says(text, "python_baseline: no interval of the mean: a group has fewer than two values");
+    says(text, "no answer: a group has fewer than two values");
+    assert_null(strstr(text, "nan"));
+    free(text);
+
+    h = damage();
+    fill(h, kl, 0);
+    H5Fclose(h);
+    text = all_tables("layers", NULL);
+    says(text, "none: no variance in either group");
+    says(text, "none: a mean is zero");
+    says(text, "log KL: exact zeros have no logarithm and are left out: 3 of A, 3 of B");
+    says(text, "no correlation: ");
+    assert_null(strstr(text, "nan"));
+    free(text);
+
+    h = damage();
+    fill(h, kl, NAN);
+    unsigned char none[RF_L * RF_S] = {0};
+    replace(h, status, H5T_NATIVE_UINT8, 2, (hsize_t[]){RF_L, RF_S}, none);
+    H5Fclose(h);
+    text = all_tables("layers", NULL);
+    says(text, "values are missing (not computed: 28, not finite: 0)");
+    says(text, "0 of 4 tests");
+    says(text, "no choice: ");
+    assert_null(strstr(text, "nan"));
+    free(text);
+
+    text = printed(ks_tables_print, &(ks_table_options){.model = "tiny", .sweep = "layers"});
+    says(text, "protocol: knockout of marker-targets, marker rule not in the file, special tokens not in the file; precision full");
+    says(text, "samples: python_doctest 3, rust_test 3, python_baseline 1; mean floor: ");
+    free(text);
+}
+
+/* Every table of every sweep says n, unit, protocol and floor; the names are those of the list. */
+static void test_basis(void **state)
+{
+    (void)state;
+    ks_study *study = NULL;
+    ks_table_list list = {0};
+    assert_int_equal(ks_study_read(&study, path), 0);
+    if (ks_tables_build(&list, &study, 1, &(ks_table_options){.only = "all", .draws = 100})) fail_msg("%s", ks_error_text());
+    bool seen[64] = {false};
+    for (size_t i = 0; i < list.n; i++) {
+        const ks_table *t = &list.v[i];
+        size_t k = 0;
+        while (ks_table_kinds[k].name && strcmp(ks_table_kinds[k].name, t->name) != 0) k++;
+        assert_non_null(ks_table_kinds[k].name);
+        seen[k] = true;
+        const bool across = !strcmp(t->name, "models") || strstr(t->title, "two models");
+        bool said[2] = {false, false};
+        for (size_t n = 0; n < t->n_notes; n++) {
+            said[0] |= strstr(t->notes[n], "samples: python_doctest 3") && strstr(t->notes[n], "floor");
+            said[1] |= strstr(t->notes[n], "protocol: ") && strstr(t->notes[n], "unit: nats");
+        }
+        if (!across && (!said[0] || !said[1])) fail_msg("\"%s\" does not say what it rests on", t->title);
+    }
+    for (size_t k = 0; ks_table_kinds[k].name; k++)
+        if (!seen[k]) fail_msg("no table of the kind %s", ks_table_kinds[k].name);
+    ks_table_list_free(&list);
+    assert_int_equal(ks_tables_build(&list, &study, 1, &(ks_table_options){.only = "scan,test"}), KS_EUSAGE);
+    says(ks_error_text(), "did you mean \"tests\"");
+    assert_int_equal(ks_tables_build(&list, &study, 1, &(ks_table_options){.sweep = "dose", .only = "synergy"}), KS_EUSAGE);
+    ks_table_list_free(&list);
+    ks_study_free(study);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_expected_texts), cmocka_unit_test(test_json),    cmocka_unit_test(test_reader),
         cmocka_unit_test(test_wrong_choice),   cmocka_unit_test(test_damaged), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_awkward),        cmocka_unit_test(test_basis),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
