@@ -2,7 +2,7 @@
  * exponentials (at most 1 ulp). */
 #include "kernels/kernels.h"
 
-#include "kernels/rows.cuh"
+#include "kernels/operand.cuh"
 #include "model/arch.h"
 
 #include <math.h>
@@ -95,30 +95,28 @@ template <int ACT> __device__ __forceinline__ float activated_change(float x, fl
 
 /* x: the activation's argument; u: what its result is multiplied by, or NULL. */
 template <int ACT> struct activate {
-    float *a;
+    ks_operand a;
     const float *x, *u;
-    size_t F;
 
     template <int W> __device__ void at(size_t i, size_t c) const
     {
-        const size_t p = i * F + c;
+        const size_t p = i * a.K + c;
         const ks_pack<float, W> xs = ks_load<W>(x + p);
         ks_pack<float, W> us = xs;
         if (u) us = ks_load<W>(u + p);
         for (int k = 0; k < W; k++) us.v[k] = activated<ACT>(xs.v[k], u, us.v[k]);
-        ks_store(a + p, us);
+        a.store(i, c, us.v);
     }
 };
 
 template <int ACT> struct activate_diff {
-    float *da;
+    ks_operand da;
     const float *dx, *du, *x, *u;
     const int64_t *x_rows;
-    size_t F;
 
     template <int W> __device__ void at(size_t i, size_t c) const
     {
-        const size_t p = i * F + c, q = (size_t)x_rows[i] * F + c;
+        const size_t p = i * da.K + c, q = (size_t)x_rows[i] * da.K + c;
         const ks_pack<float, W> es = ks_load<W>(dx + p), xs = ks_load<W>(x + q);
         ks_pack<float, W> us = xs, dus = es;
         if (u) {
@@ -126,37 +124,41 @@ template <int ACT> struct activate_diff {
             dus = ks_load<W>(du + p);
         }
         for (int k = 0; k < W; k++) dus.v[k] = activated_change<ACT>(xs.v[k], es.v[k], u, us.v[k], dus.v[k]);
-        ks_store(da + p, dus);
+        da.store(i, c, dus.v);
     }
 };
 
-template <int ACT> int activate_as(float *a, const float *g, const float *u, size_t n, size_t F, void *stream)
+template <int ACT> int activate_as(const ks_operand &a, const float *g, const float *u, size_t n, void *stream)
 {
-    const activate<ACT> f = {a, g ? g : u, g ? u : NULL, F};
-    return ks_rows_launch(f, ks_packs(a, F, 4) && ks_packs(g, F, 4) && ks_packs(u, F, 4), n, F, stream);
+    const size_t F = a.K;
+    const activate<ACT> f = {a, g ? g : u, g ? u : NULL};
+    return ks_rows_launch(f, a.packs() && ks_packs(g, F, 4) && ks_packs(u, F, 4), n, F, stream);
 }
 
 template <int ACT>
-int activate_diff_as(float *da, const float *dg, const float *du, const float *g, const float *u, const int64_t *x_rows, size_t n, size_t F,
-                     void *stream)
+int activate_diff_as(const ks_operand &da, const float *dg, const float *du, const float *g, const float *u, const int64_t *x_rows,
+                     size_t n, void *stream)
 {
-    const activate_diff<ACT> f = {da, g ? dg : du, g ? du : NULL, g ? g : u, g ? u : NULL, x_rows, F};
-    const bool packs = ks_packs(da, F, 4) && ks_packs(g ? dg : du, F, 4) && ks_packs(du, F, 4) && ks_packs(g, F, 4) && ks_packs(u, F, 4);
+    const size_t F = da.K;
+    const activate_diff<ACT> f = {da, g ? dg : du, g ? du : NULL, g ? g : u, g ? u : NULL, x_rows};
+    const bool packs = da.packs() && ks_packs(g ? dg : du, F, 4) && ks_packs(du, F, 4) && ks_packs(g, F, 4) && ks_packs(u, F, 4);
     return ks_rows_launch(f, packs, n, F, stream);
 }
 } // namespace
 
-int ks_k_activate(float *a, const float *g, const float *u, size_t n, size_t F, int act, void *stream)
+int ks_k_activate(void *a, int form, const float *g, const float *u, size_t n, size_t F, int act, void *stream)
 {
-    if (act == KS_ACT_SILU) return activate_as<KS_ACT_SILU>(a, g, u, n, F, stream);
-    if (act == KS_ACT_GELU_TANH) return activate_as<KS_ACT_GELU_TANH>(a, g, u, n, F, stream);
-    return activate_as<KS_ACT_GELU_ERF>(a, g, u, n, F, stream);
+    const ks_operand to = {a, form, F};
+    if (act == KS_ACT_SILU) return activate_as<KS_ACT_SILU>(to, g, u, n, stream);
+    if (act == KS_ACT_GELU_TANH) return activate_as<KS_ACT_GELU_TANH>(to, g, u, n, stream);
+    return activate_as<KS_ACT_GELU_ERF>(to, g, u, n, stream);
 }
 
-int ks_k_activate_diff(float *da, const float *dg, const float *du, const float *g, const float *u, const int64_t *x_rows, size_t n,
-                       size_t F, int act, void *stream)
+int ks_k_activate_diff(void *da, int form, const float *dg, const float *du, const float *g, const float *u, const int64_t *x_rows,
+                       size_t n, size_t F, int act, void *stream)
 {
-    if (act == KS_ACT_SILU) return activate_diff_as<KS_ACT_SILU>(da, dg, du, g, u, x_rows, n, F, stream);
-    if (act == KS_ACT_GELU_TANH) return activate_diff_as<KS_ACT_GELU_TANH>(da, dg, du, g, u, x_rows, n, F, stream);
-    return activate_diff_as<KS_ACT_GELU_ERF>(da, dg, du, g, u, x_rows, n, F, stream);
+    const ks_operand to = {da, form, F};
+    if (act == KS_ACT_SILU) return activate_diff_as<KS_ACT_SILU>(to, dg, du, g, u, x_rows, n, stream);
+    if (act == KS_ACT_GELU_TANH) return activate_diff_as<KS_ACT_GELU_TANH>(to, dg, du, g, u, x_rows, n, stream);
+    return activate_diff_as<KS_ACT_GELU_ERF>(to, dg, du, g, u, x_rows, n, stream);
 }

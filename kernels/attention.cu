@@ -4,7 +4,8 @@
 #include "kernels/attention.cuh"
 
 struct states {
-    float *out, *logp;
+    ks_operand out;
+    float *logp;
     const float *q, *k, *v;
     const ks_k_sample *samples;
     int H, G, E, window, tiles, R, ldx;
@@ -59,7 +60,7 @@ template <int ROWS> static __global__ void __launch_bounds__(KS_TILE_THREADS, 4)
 
     for (int j = from / KS_TILE_N * KS_TILE_N; j < to; j += KS_TILE_N) {
         float sum[ROWS][4] = {};
-        ks_add_scores<ROWS>(sum, a, b, query, ks_no_rows(), keys, j, s.R, E);
+        ks_add_scores<ROWS>(sum, a, b, query, ks_no_rows(), keys, j, to, s.R, E);
         ks_keep_scores<ROWS>(x, s.ldx, sum, j, s.R);
     }
     __syncthreads();
@@ -76,8 +77,7 @@ template <int ROWS> static __global__ void __launch_bounds__(KS_TILE_THREADS, 4)
         for (int i = 0; i < ROWS; i++) {
             const int r = (int)threadIdx.x / KS_TILE_X + KS_TILE_Y * i, e = c + (int)(threadIdx.x % KS_TILE_X) * 4;
             if (r >= n) continue;
-            float *out = s.out + (head0 + (size_t)((first + r) / group) * s.H + (size_t)((first + r) % group)) * E;
-            ks_store4(out, sum[i], e, E);
+            ks_store_outputs(s.out, (size_t)item.row0 + (size_t)((first + r) / group), g * group + (first + r) % group, sum[i], e, E);
         }
     }
 }
@@ -90,8 +90,8 @@ template <int ROWS> static int launch(const states &s, size_t blocks, size_t sha
     return (int)cudaGetLastError();
 }
 
-extern "C" int ks_k_attention(float *out, float *logp, const float *q, const float *k, const float *v, const ks_k_sample *samples, size_t n,
-                              int32_t longest, int32_t H, int32_t G, int32_t E, int32_t window, float scale, void *stream)
+extern "C" int ks_k_attention(void *out, int form, float *logp, const float *q, const float *k, const float *v, const ks_k_sample *samples,
+                              size_t n, int32_t longest, int32_t H, int32_t G, int32_t E, int32_t window, float scale, void *stream)
 {
     if (n == 0 || longest <= 0) return 0;
     const int ldx = (longest + KS_TILE_N - 1) / KS_TILE_N * KS_TILE_N + 4;
@@ -100,7 +100,7 @@ extern "C" int ks_k_attention(float *out, float *logp, const float *q, const flo
     if (R == 0) return (int)cudaErrorInvalidValue;
     const size_t tiles = (rows + R - 1) / R, blocks = n * (size_t)G * tiles, shared = fixed + R * row;
     if (blocks > 0x7fffffff) return (int)cudaErrorInvalidValue;
-    const states s = {out, logp, q, k, v, samples, H, G, E, window, (int)tiles, R, ldx, scale};
+    const states s = {{out, form, (size_t)H * E}, logp, q, k, v, samples, H, G, E, window, (int)tiles, R, ldx, scale};
     return R == 32   ? launch<4>(s, blocks, shared, stream)
            : R == 16 ? launch<2>(s, blocks, shared, stream)
                      : launch<1>(s, blocks, shared, stream);

@@ -7,6 +7,7 @@
 #ifndef KS_KERNELS_ATTENTION_CUH
 #define KS_KERNELS_ATTENTION_CUH
 
+#include "kernels/operand.cuh"
 #include "kernels/reduce.cuh"
 
 #include <math.h>
@@ -84,20 +85,20 @@ static __device__ __forceinline__ int ks_tile_row(int i, int R)
     return r < R ? r : R - 1;
 }
 
-/* sum[i][c] += a[row i] . b[key x + 16 c] over 32 head dimensions; a [R, KS_LD_K], b [64, KS_LD_K]. */
-template <int ROWS> static __device__ void ks_tile_scores(float sum[ROWS][4], const float *a, const float *b, int R)
+/* sum[i][c] += a[row i] . b[key x + 16 c], c < COLS, over 32 head dimensions; a [R, KS_LD_K], b [16 COLS, KS_LD_K]. */
+template <int ROWS, int COLS> static __device__ void ks_tile_scores(float sum[ROWS][4], const float *a, const float *b, int R)
 {
     const float *bx = b + (threadIdx.x % KS_TILE_X) * KS_LD_K;
 #pragma unroll 2
     for (int k = 0; k < KS_TILE_K; k += 4) {
-        float4 keys[4];
+        float4 keys[COLS];
 #pragma unroll
-        for (int c = 0; c < 4; c++) keys[c] = *(const float4 *)(bx + c * KS_TILE_X * KS_LD_K + k);
+        for (int c = 0; c < COLS; c++) keys[c] = *(const float4 *)(bx + c * KS_TILE_X * KS_LD_K + k);
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
             const float4 q = *(const float4 *)(a + ks_tile_row(i, R) * KS_LD_K + k);
 #pragma unroll
-            for (int c = 0; c < 4; c++) {
+            for (int c = 0; c < COLS; c++) {
                 float s = sum[i][c];
                 s = fmaf(q.x, keys[c].x, s);
                 s = fmaf(q.y, keys[c].y, s);
@@ -132,17 +133,19 @@ template <int ROWS> static __device__ void ks_tile_outputs(float sum[ROWS][4], c
     }
 }
 
-/* sum += the scores of a tile's rows (query + plus) against keys [j, j + 64); a, b: room for tiles. */
+/* sum += the scores of a tile's rows (query + plus) against keys [j, j + 64) as far as they come before `to`; a, b: room for tiles. */
 template <int ROWS, class Q, class D, class K>
-static __device__ void ks_add_scores(float sum[ROWS][4], float *a, float *b, const Q &query, const D &plus, const K &keys, int j, int R,
-                                     int E)
+static __device__ void ks_add_scores(float sum[ROWS][4], float *a, float *b, const Q &query, const D &plus, const K &keys, int j, int to,
+                                     int R, int E)
 {
+    const bool half = to - j <= KS_TILE_N / 2;
     for (int e = 0; e < E; e += KS_TILE_K) {
         __syncthreads();
         ks_stage(a, KS_LD_K, R, KS_TILE_K, query, plus, 0, e, E);
-        ks_stage(b, KS_LD_K, KS_TILE_N, KS_TILE_K, keys, ks_no_rows(), j, e, E);
+        ks_stage(b, KS_LD_K, half ? KS_TILE_N / 2 : KS_TILE_N, KS_TILE_K, keys, ks_no_rows(), j, e, E);
         __syncthreads();
-        ks_tile_scores<ROWS>(sum, a, b, R);
+        if (half) ks_tile_scores<ROWS, 2>(sum, a, b, R);
+        else ks_tile_scores<ROWS, 4>(sum, a, b, R);
     }
 }
 
@@ -171,18 +174,18 @@ template <int ROWS> static __device__ void ks_keep_scores(float *x, int ldx, con
     }
 }
 
-/* Four neighbouring outputs of a thread, of which those before E exist. */
-static __device__ __forceinline__ void ks_load4(float sum[4], const float *out, int e, int E)
+/* Outputs e .. e + 3 of a head, of which those before E exist. */
+static __device__ __forceinline__ void ks_store_outputs(const ks_operand &out, size_t row, int head, const float (&sum)[4], int e, int E)
 {
+    const size_t c = (size_t)head * (size_t)E + (size_t)e;
+    if (E % 4 == 0) {
+        if (e < E) out.store(row, c, sum);
+    } else {
 #pragma unroll
-    for (int l = 0; l < 4; l++) sum[l] = e + l < E ? out[e + l] : 0;
-}
-
-static __device__ __forceinline__ void ks_store4(float *out, const float sum[4], int e, int E)
-{
-#pragma unroll
-    for (int l = 0; l < 4; l++) {
-        if (e + l < E) out[e + l] = sum[l];
+        for (int l = 0; l < 4; l++) {
+            const float one[1] = {sum[l]};
+            if (e + l < E) out.store(row, c + (size_t)l, one);
+        }
     }
 }
 

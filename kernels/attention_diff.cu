@@ -11,7 +11,7 @@
 #define SMALL_REST 0x1p-40f
 
 struct effects {
-    float *da;
+    ks_operand da;
     const float *dq, *dk, *dv, *q, *k, *v, *logp;
     const ks_k_branch *branches;
     const int32_t *lists;
@@ -248,13 +248,6 @@ struct input_rows {
     }
 };
 
-/* Where row `at` of the branch and group lies in da. */
-static __device__ __forceinline__ size_t da_row(const effects &s, int at)
-{
-    const int group = s.H / s.G;
-    return ((size_t)(at / group) * s.H + at % group) * s.E;
-}
-
 template <int ROWS> static __global__ void __launch_bounds__(KS_TILE_THREADS, 4) effects_kernel(effects s)
 {
     KS_DYNAMIC_SHARED(float, shared);
@@ -304,8 +297,8 @@ template <int ROWS> static __global__ void __launch_bounds__(KS_TILE_THREADS, 4)
     /* q'.k' - q.k = dq.k + (q + dq).dk */
     for (int j = from / KS_TILE_N * KS_TILE_N; j < to; j += KS_TILE_N) {
         float sum[ROWS][4] = {};
-        if (any_dq) ks_add_scores<ROWS>(sum, a, b, dq, ks_no_rows(), keys, j, s.R, E);
-        if (in_from < j + KS_TILE_N) ks_add_scores<ROWS>(sum, a, b, query, dq, dkeys, j, s.R, E);
+        if (any_dq) ks_add_scores<ROWS>(sum, a, b, dq, ks_no_rows(), keys, j, to, s.R, E);
+        if (in_from < j + KS_TILE_N) ks_add_scores<ROWS>(sum, a, b, query, dq, dkeys, j, to, s.R, E);
         ks_keep_scores<ROWS>(x, s.ldx, sum, j, s.R);
     }
     __syncthreads();
@@ -323,35 +316,28 @@ template <int ROWS> static __global__ void __launch_bounds__(KS_TILE_THREADS, 4)
         }
     }
 
-    /* sum dp v + p' dv */
-    float *da = s.da + ((size_t)branch.out_row * s.H + head0) * E;
-    for (int part = 0; part < 2; part++) {
-        if (part == 1) {
-            if (in_from >= to) break;
-            __syncthreads(); /* dp becomes p' */
-            for (int r = warp; r < n; r += KS_TILE_WARPS) {
-                const int t = pos[r], h = (int)head0 + (first + r) % group;
-                const row one = {x + (size_t)r * s.ldx, s.logp + (size_t)trunk.logp + ((size_t)h * T + t) * P, ks_first_key(t, s.window),
-                                 t};
-                for (int j = one.begin(); j <= t; j += 32) one.x[j] += expf(one.logp[j]);
+    /* sum dp v + p' dv; p' of 32 keys at a time takes the place of queries. */
+    const int in32 = in_from >= to ? to : in_from / 32 * 32 > from ? in_from / 32 * 32 : from;
+    for (int c = 0; c < E; c += KS_TILE_N) {
+        float sum[ROWS][4] = {};
+        ks_add_outputs<ROWS>(sum, x, s.ldx, b, values, from, to, c, s.R, E);
+        for (int j = in32; j < to; j += KS_TILE_K) {
+            __syncthreads();
+            ks_stage(b, KS_LD_N, KS_TILE_K, KS_TILE_N, dvalues, ks_no_rows(), j, c, E);
+            for (int r = warp; r < s.R; r += KS_TILE_WARPS) {
+                const int key = j + lane, t = r < n ? pos[r] : -1, h = (int)head0 + (first + r) % group;
+                float after = 0;
+                if (key <= t) after = x[(size_t)r * s.ldx + key] + expf(s.logp[(size_t)trunk.logp + ((size_t)h * T + t) * P + key]);
+                a[r * KS_LD_K + lane] = after;
             }
+            __syncthreads();
+            ks_tile_outputs<ROWS>(sum, a, KS_LD_K, b, s.R);
         }
-        const int in32 = in_from / 32 * 32;
-        for (int c = 0; c < E; c += KS_TILE_N) {
-            float sum[ROWS][4] = {};
-            const int e = c + (int)(threadIdx.x % KS_TILE_X) * 4;
 #pragma unroll
-            for (int i = 0; i < ROWS; i++) {
-                const int r = (int)threadIdx.x / KS_TILE_X + KS_TILE_Y * i;
-                if (part == 1 && r < n) ks_load4(sum[i], da + da_row(s, first + r), e, E);
-            }
-            if (part == 0) ks_add_outputs<ROWS>(sum, x, s.ldx, b, values, from, to, c, s.R, E);
-            else ks_add_outputs<ROWS>(sum, x, s.ldx, b, dvalues, in32 > from ? in32 : from, to, c, s.R, E);
-#pragma unroll
-            for (int i = 0; i < ROWS; i++) {
-                const int r = (int)threadIdx.x / KS_TILE_X + KS_TILE_Y * i;
-                if (r < n) ks_store4(da + da_row(s, first + r), sum[i], e, E);
-            }
+        for (int i = 0; i < ROWS; i++) {
+            const int r = (int)threadIdx.x / KS_TILE_X + KS_TILE_Y * i, e = c + (int)(threadIdx.x % KS_TILE_X) * 4;
+            if (r >= n) continue;
+            ks_store_outputs(s.da, (size_t)branch.out_row + (size_t)((first + r) / group), (int)head0 + (first + r) % group, sum[i], e, E);
         }
     }
 }
@@ -364,7 +350,7 @@ template <int ROWS> static int launch(const effects &s, size_t blocks, size_t sh
     return (int)cudaGetLastError();
 }
 
-extern "C" int ks_k_attention_diff(float *da, const float *dq, const float *dk, const float *dv, const float *q, const float *k,
+extern "C" int ks_k_attention_diff(void *da, int form, const float *dq, const float *dk, const float *dv, const float *q, const float *k,
                                    const float *v, const float *logp, const ks_k_branch *branches, const int32_t *lists, size_t n,
                                    int32_t longest, int32_t most_out, int32_t H, int32_t G, int32_t E, int32_t window, float scale,
                                    void *stream)
@@ -377,7 +363,8 @@ extern "C" int ks_k_attention_diff(float *da, const float *dq, const float *dk, 
     if (R == 0) return (int)cudaErrorInvalidValue;
     const size_t tiles = (rows + R - 1) / R, blocks = n * (size_t)G * tiles, shared = fixed + R * row;
     if (blocks > 0x7fffffff) return (int)cudaErrorInvalidValue;
-    const effects s = {da, dq, dk, dv, q, k, v, logp, branches, lists, H, G, E, window, (int)tiles, R, (int)keys + 4, scale};
+    const effects s = {
+        {da, form, (size_t)H * E}, dq, dk, dv, q, k, v, logp, branches, lists, H, G, E, window, (int)tiles, R, (int)keys + 4, scale};
     return R == 32   ? launch<4>(s, blocks, shared, stream)
            : R == 16 ? launch<2>(s, blocks, shared, stream)
                      : launch<1>(s, blocks, shared, stream);

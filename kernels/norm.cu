@@ -2,6 +2,7 @@
  * warp, a long one to a block; which, and which thread adds which elements in which order, depends on D only. */
 #include "kernels/kernels.h"
 
+#include "kernels/operand.cuh"
 #include "kernels/reduce.cuh"
 #include "model/arch.h"
 
@@ -27,15 +28,15 @@ template <bool PACKS> __device__ __forceinline__ four load_four(const float *x, 
     return f;
 }
 
-template <bool PACKS> __device__ __forceinline__ void store_four(float *y, size_t c, size_t D, const four &f)
+template <bool PACKS> __device__ __forceinline__ void store_four(const ks_operand &y, size_t row, size_t c, const four &f)
 {
     if (PACKS) {
-        ks_pack<float, 4> p;
-        for (int k = 0; k < 4; k++) p.v[k] = (float)f.v[k];
-        ks_store(y + c, p);
+        const float x[4] = {(float)f.v[0], (float)f.v[1], (float)f.v[2], (float)f.v[3]};
+        y.store(row, c, x);
     } else {
         for (int k = 0; k < 4; k++) {
-            if (c + (size_t)k < D) y[c + (size_t)k] = (float)f.v[k];
+            const float x[1] = {(float)f.v[k]};
+            if (c + (size_t)k < y.K) y.store(row, c + (size_t)k, x);
         }
     }
 }
@@ -63,7 +64,8 @@ template <int WARPS, bool PACKS> __device__ double row_mean(const float *x, size
 }
 
 struct norm_args {
-    float *y, *mean, *inv_rms;
+    ks_operand y;
+    float *mean, *inv_rms;
     const float *x;
     const int64_t *rows;
     size_t n, D;
@@ -96,12 +98,12 @@ template <int WARPS, bool PACKS> __global__ void __launch_bounds__(32 * KS_ROW_W
             const four b = load_four<PACKS>(a.bias, c, D, 0);
             for (int k = 0; k < 4; k++) h.v[k] += b.v[k];
         }
-        store_four<PACKS>(a.y + at.row * D, c, D, h);
+        store_four<PACKS>(a.y, at.row, c, h);
     }
 }
 
 struct norm_diff_args {
-    float *dy;
+    ks_operand dy;
     const float *d;
     const int64_t *d_rows;
     const float *x;
@@ -138,7 +140,7 @@ template <int WARPS, bool PACKS> __global__ void __launch_bounds__(32 * KS_ROW_W
         const four h = load_four<PACKS>(x, c, D, mean_x), e = load_four<PACKS>(d, c, D, mean_d);
         four w = load_four<PACKS>(a.weight, c, D, 0);
         for (int k = 0; k < 4; k++) w.v[k] *= fma(e.v[k], after, h.v[k] * change);
-        store_four<PACKS>(a.dy + at.row * D, c, D, w);
+        store_four<PACKS>(a.dy, at.row, c, w);
     }
 }
 
@@ -148,12 +150,12 @@ unsigned blocks(size_t n, size_t D)
 }
 } // namespace
 
-int ks_k_norm(float *y, float *mean, float *inv_rms, const float *x, const int64_t *rows, size_t n, size_t D, int kind, float eps,
+int ks_k_norm(void *y, int form, float *mean, float *inv_rms, const float *x, const int64_t *rows, size_t n, size_t D, int kind, float eps,
               const float *weight, const float *bias, void *stream)
 {
     if (!n) return 0;
-    const norm_args a = {y, mean, inv_rms, x, rows, n, D, kind == KS_NORM_LAYER, (double)eps, weight, bias};
-    const bool packs = ks_packs(y, D, 4) && ks_packs(x, D, 4) && ks_packs(weight, 0, 4) && ks_packs(bias, 0, 4);
+    const norm_args a = {{y, form, D}, mean, inv_rms, x, rows, n, D, kind == KS_NORM_LAYER, (double)eps, weight, bias};
+    const bool packs = a.y.packs() && ks_packs(x, D, 4) && ks_packs(weight, 0, 4) && ks_packs(bias, 0, 4);
     const dim3 block(32, KS_ROW_WARPS);
     if (D < BLOCK_ROW && packs) KS_LAUNCH((norm<1, true>), blocks(n, D), block, 0, stream, a);
     else if (D < BLOCK_ROW) KS_LAUNCH((norm<1, false>), blocks(n, D), block, 0, stream, a);
@@ -162,12 +164,12 @@ int ks_k_norm(float *y, float *mean, float *inv_rms, const float *x, const int64
     return (int)cudaGetLastError();
 }
 
-int ks_k_norm_diff(float *dy, const float *d, const int64_t *d_rows, const float *x, const int64_t *x_rows, size_t n, size_t D, int kind,
-                   float eps, const float *weight, void *stream)
+int ks_k_norm_diff(void *dy, int form, const float *d, const int64_t *d_rows, const float *x, const int64_t *x_rows, size_t n, size_t D,
+                   int kind, float eps, const float *weight, void *stream)
 {
     if (!n) return 0;
-    const norm_diff_args a = {dy, d, d_rows, x, x_rows, n, D, kind == KS_NORM_LAYER, (double)eps, weight};
-    const bool packs = ks_packs(dy, D, 4) && ks_packs(d, D, 4) && ks_packs(x, D, 4) && ks_packs(weight, 0, 4);
+    const norm_diff_args a = {{dy, form, D}, d, d_rows, x, x_rows, n, D, kind == KS_NORM_LAYER, (double)eps, weight};
+    const bool packs = a.dy.packs() && ks_packs(d, D, 4) && ks_packs(x, D, 4) && ks_packs(weight, 0, 4);
     const dim3 block(32, KS_ROW_WARPS);
     if (D < BLOCK_ROW && packs) KS_LAUNCH((norm_diff<1, true>), blocks(n, D), block, 0, stream, a);
     else if (D < BLOCK_ROW) KS_LAUNCH((norm_diff<1, false>), blocks(n, D), block, 0, stream, a);

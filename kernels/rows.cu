@@ -48,9 +48,10 @@ template <int TYPE> struct embed {
     }
 };
 
-struct gather {
-    float *y;
-    const float *x;
+/* T: what rows are copied in. */
+template <class T> struct gather {
+    T *y;
+    const T *x;
     const int64_t *rows;
     size_t D;
 
@@ -60,19 +61,19 @@ struct gather {
     }
 };
 
-struct scatter_add {
-    float *x;
-    const float *y;
+struct add {
+    float *y;
+    const float *x, *t;
     const int64_t *rows;
     size_t D;
 
     template <int W> __device__ void at(size_t i, size_t c) const
     {
-        float *to = x + (size_t)rows[i] * D + c;
-        ks_pack<float, W> a = ks_load<W>(to);
-        const ks_pack<float, W> b = ks_load<W>(y + i * D + c);
+        const size_t to = (rows ? (size_t)rows[i] : i) * D + c;
+        ks_pack<float, W> a = ks_load<W>(x + to);
+        const ks_pack<float, W> b = ks_load<W>(t + i * D + c);
         for (int k = 0; k < W; k++) a.v[k] += b.v[k];
-        ks_store(to, a);
+        ks_store(y + to, a);
     }
 };
 
@@ -122,16 +123,20 @@ int ks_k_embed(float *y, const void *embedding, int type, const int32_t *ids, si
     return embed_as<KS_K_F32>(y, embedding, ids, R, D, scale, stream);
 }
 
-int ks_k_gather(float *y, const float *x, const int64_t *rows, size_t n, size_t D, void *stream)
+int ks_k_gather(void *y, const void *x, const int64_t *rows, size_t n, size_t bytes, void *stream)
 {
-    const gather f = {y, x, rows, D};
-    return ks_rows_launch(f, ks_packs(y, D, 4) && ks_packs(x, D, 4), n, D, stream);
+    if ((((uintptr_t)y | (uintptr_t)x | bytes) & 3) == 0) {
+        const gather<uint32_t> f = {(uint32_t *)y, (const uint32_t *)x, rows, bytes / 4};
+        return ks_rows_launch(f, ks_packs(y, f.D, 4) && ks_packs(x, f.D, 4), n, f.D, stream);
+    }
+    const gather<uint16_t> f = {(uint16_t *)y, (const uint16_t *)x, rows, bytes / 2};
+    return ks_rows_launch(f, false, n, f.D, stream);
 }
 
-int ks_k_scatter_add(float *x, const float *y, const int64_t *rows, size_t n, size_t D, void *stream)
+int ks_k_add(float *y, const float *x, const float *t, const int64_t *rows, size_t n, size_t D, void *stream)
 {
-    const scatter_add f = {x, y, rows, D};
-    return ks_rows_launch(f, ks_packs(y, D, 4) && ks_packs(x, D, 4), n, D, stream);
+    const add f = {y, x, t, rows, D};
+    return ks_rows_launch(f, ks_packs(y, D, 4) && ks_packs(x, D, 4) && ks_packs(t, D, 4), n, D, stream);
 }
 
 int ks_k_round_diff(float *d, const int64_t *d_rows, const float *x, const int64_t *x_rows, size_t n, size_t D, void *stream)

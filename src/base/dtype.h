@@ -14,6 +14,15 @@ static inline size_t ks_dtype_size(ks_dtype t)
     return t == KS_F32 ? 4 : 2;
 }
 
+/* How rows of an operand x of products [.., K] lie: KS_FORM_F32 as fp32; form 1, 2 or 3 as so many bf16 parts, each the nearest to what the
+ * parts before it leave. Such a row is [form][K], so that rows are copied as any others. */
+enum { KS_FORM_F32 };
+/* Bytes of an element. */
+static inline size_t ks_form_bytes(int form)
+{
+    return form == KS_FORM_F32 ? sizeof(float) : (size_t)form * sizeof(uint16_t);
+}
+
 /* "bf16", "f16", "f32". */
 static inline const char *ks_dtype_name(ks_dtype t)
 {

@@ -67,7 +67,7 @@ static int measure_speed(const ks_task *t, const ks_config *cfg, double *flops_p
     KS_TRY(be->zero(dev, x, ROWS * D));
     for (int i = 0; i < 3; i++) { /* the first one also touches memory */
         const double begin = ks_seconds();
-        KS_TRY(be->linear(dev, y, F, x, D, &layer->up, NULL, ROWS, false, KS_GRADE_FULL));
+        KS_TRY(be->linear(dev, y, F, x, be->form(layer->up.dtype, KS_GRADE_FULL), &layer->up, NULL, ROWS, KS_GRADE_FULL));
         KS_TRY(be->download(dev, &last, y, 1)); /* waits until it is done */
         const double speed = 2.0 * ROWS * (double)D * (double)F / (ks_seconds() - begin);
         if (speed > best) best = speed;
@@ -440,11 +440,17 @@ static int prepare(ks_task **t, const ks_config *cfg, size_t i, const ks_corpus 
 {
     int rc = KS_OK;
     ks_memory memory;
+    const ks_backend *be = NULL;
     KS_TRY(memory_of(cfg, gpu, &memory));
-    KS_TRY(ks_task_prepare(t, cfg, i, corpus, cfg->ranks, &memory));
+    if (!gpu && ks_backend_find(&be, ks_backend_names[cfg->backend])) be = NULL;
+    KS_TRY(ks_task_prepare(t, cfg, i, corpus, be, cfg->ranks, &memory));
     if (gpu && !ks_model_has_weights((*t)->model))
         ks_log(KS_LOG_WARN, "%s: no weights here; planned by config.json, as if all of them were %s", (*t)->dir,
                ks_dtype_name((*t)->problem.arch->dtype));
+    if (gpu && (*t)->problem.arch->dtype == KS_BF16) { /* as src/compute/cuda/cuda.c */
+        (*t)->problem.forms = (ks_forms){3, cfg->precision == KS_PRECISION_FAST ? 1 : 2, 3};
+        KS_TRY(ks_task_plan(*t, cfg->ranks, &memory));
+    }
 done:
     return rc;
 }

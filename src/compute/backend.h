@@ -8,6 +8,7 @@
  * Memory: `float *` arguments are device arrays from `alloc`, dense and row-major unless a leading dimension is given.
  * Index arrays, items and results of measures are host memory, read before the call returns. Weights (matrices, biases, norms) are provider
  * memory (model/weights.h); what a backend keeps of them it finds again by their place there. One thread at a time uses a device.
+ * Operands of products are `void *` with their form (base/dtype.h); operations that make them take the form in which they are wanted.
  * Every function returns KS_OK or KS_EMACHINE. A row's result does not depend on what else is in the batch. */
 #ifndef KS_COMPUTE_BACKEND_H
 #define KS_COMPUTE_BACKEND_H
@@ -77,6 +78,14 @@ typedef struct ks_branch_item {
     const uint8_t *heads;  /* [H] 1 = acts in this head; NULL: all */
 } ks_branch_item;
 
+/* Edges of one sample whose weights are wanted: every key of each query. */
+typedef struct ks_edge_item {
+    ks_attention_item trunk;
+    size_t to; /* row of the result */
+    const int32_t *queries, *keys;
+    int32_t n_queries, n_keys;
+} ks_edge_item;
+
 /* What a layer's attention is, for states and effects. */
 typedef struct ks_attention {
     int32_t H, G, E;
@@ -143,17 +152,20 @@ typedef struct ks_backend {
     /* y[r] = embedding[ids[r]] * scale, [R, D]. */
     int (*embed)(ks_device *dev, float *y, const ks_tensor *embedding, const int32_t *ids, size_t R, float scale);
 
-    /* y [M, N] with leading dimension ldy = x [M, K] * w [N, K]^T (+ bias [N], host, NULL: none); accumulate: y += that.
-     * Defined order of sums: cpu/isa/gemm.h. */
-    int (*linear)(ks_device *dev, float *y, size_t ldy, const float *x, size_t ldx, const ks_tensor *w, const float *bias, size_t M,
-                  bool accumulate, int grade);
+    /* The form that products with weights of this type want for a grade; asked without a device. Any type of weights takes
+     * KS_FORM_F32, too. */
+    int (*form)(ks_dtype weights, int grade);
+    /* y [M, N] with leading dimension ldy = x [M, K] * w [N, K]^T (+ bias [N], host, NULL: none). x: an operand in the form that is wanted
+     * for w and grade, or KS_FORM_F32. Defined order of sums: cpu/isa/gemm.h. */
+    int (*linear)(ks_device *dev, float *y, size_t ldy, const void *x, int form, const ks_tensor *w, const float *bias, size_t M,
+                  int grade);
 
-    /* y[i] = norm(x[rows[i]]) (rows NULL: i), keeps tape[rows[i]] when tape is not NULL. x [.., D], y [n, D]. */
-    int (*norm)(ks_device *dev, float *y, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D,
+    /* y[i] = norm(x[rows[i]]) (rows NULL: i), keeps tape[rows[i]] when tape is not NULL. x [.., D], y: operand [n, D]. */
+    int (*norm)(ks_device *dev, void *y, int form, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D,
                 const ks_norm *p);
-    /* dy[i] = norm(x[x_rows[i]] + d[d_rows[i]]) - norm(x[x_rows[i]]), by exact algebra. dy [n, D]. A backend may take 1/rms from the tape
-     * or compute it anew (cpu does). */
-    int (*norm_diff)(ks_device *dev, float *dy, const float *d, const int64_t *d_rows, const float *x, const ks_norm_tape *tape,
+    /* dy[i] = norm(x[x_rows[i]] + d[d_rows[i]]) - norm(x[x_rows[i]]), by exact algebra. dy: operand [n, D]. A backend may take 1/rms from
+     * the tape or compute it anew (cpu does). */
+    int (*norm_diff)(ks_device *dev, void *dy, int form, const float *d, const int64_t *d_rows, const float *x, const ks_norm_tape *tape,
                      const int64_t *x_rows, size_t n, size_t D, const ks_norm *p);
 
     /* Rotates in place the first `dim` of each head's E values, pairs (i, i + dim/2), row r at angle row table_rows[r] of cos, sin
@@ -161,26 +173,28 @@ typedef struct ks_backend {
     int (*rope)(ks_device *dev, float *x, size_t n, size_t heads, size_t E, size_t dim, const float *cos_t, const float *sin_t,
                 const int64_t *table_rows);
 
-    /* Attention of states: out [rows, H*E] and log weights logp (-inf where not visible, and in the padding). */
-    int (*attention)(ks_device *dev, float *out, float *logp, const float *q, const float *k, const float *v,
+    /* Attention of states: out, operand [rows, H*E], and log weights logp (-inf where not visible, and in the padding). */
+    int (*attention)(ks_device *dev, void *out, int form, float *logp, const float *q, const float *k, const float *v,
                      const ks_attention_item *items, size_t n, const ks_attention *p);
-    /* Attention of effects beside the trunk's q, k, v, logp: da [.., H*E]. */
-    int (*attention_diff)(ks_device *dev, float *da, const float *dq, const float *dk, const float *dv, const float *q, const float *k,
-                          const float *v, const float *logp, const ks_branch_item *items, size_t n, const ks_attention *p);
-    /* Mean baseline weight of each head over the n given (query, key) pairs of one sample; a pair that is not visible counts 0.
-     * strength [H] host. */
-    int (*edge_weights)(ks_device *dev, double *strength, const float *logp, const ks_attention_item *item, const int32_t *query,
-                        const int32_t *key, size_t n, const ks_attention *p);
+    /* Attention of effects beside the trunk's q, k, v, logp: da, operand [.., H*E]. */
+    int (*attention_diff)(ks_device *dev, void *da, int form, const float *dq, const float *dk, const float *dv, const float *q,
+                          const float *k, const float *v, const float *logp, const ks_branch_item *items, size_t n, const ks_attention *p);
+    /* strength [.., H] (device): for each item, mean baseline weight of each head over the keys of a query, and of that over queries; a
+     * pair that is not visible counts 0, as do no pairs. */
+    int (*edge_weights)(ks_device *dev, double *strength, const float *logp, const ks_edge_item *items, size_t n, const ks_attention *p);
 
-    /* a[r] = act(g[r]) * u[r]; without gate (g NULL): act(u[r]). [n, F]. a may be u. act: KS_ACT_* (model/arch.h). */
-    int (*activate)(ks_device *dev, float *a, const float *g, const float *u, size_t n, size_t F, int act);
-    /* da[r] = the change of that when g, u (rows x_rows[r] of the trunk) change by dg[r], du[r]. da may be du. */
-    int (*activate_diff)(ks_device *dev, float *da, const float *dg, const float *du, const float *g, const float *u, const int64_t *x_rows,
-                         size_t n, size_t F, int act);
+    /* a[r] = act(g[r]) * u[r]; without gate (g NULL): act(u[r]). a: operand [n, F]; in KS_FORM_F32 it may be u. act: KS_ACT_*
+     * (model/arch.h). */
+    int (*activate)(ks_device *dev, void *a, int form, const float *g, const float *u, size_t n, size_t F, int act);
+    /* da[r] = the change of that when g, u (rows x_rows[r] of the trunk) change by dg[r], du[r]. da: operand; in KS_FORM_F32 it may be du.
+     */
+    int (*activate_diff)(ks_device *dev, void *da, int form, const float *dg, const float *du, const float *g, const float *u,
+                         const int64_t *x_rows, size_t n, size_t F, int act);
 
-    /* y[i] = x[rows[i]]; and x[rows[i]] += y[i], where no row may appear twice. [n, D]. */
-    int (*gather)(ks_device *dev, float *y, const float *x, const int64_t *rows, size_t n, size_t D);
-    int (*scatter_add)(ks_device *dev, float *x, const float *y, const int64_t *rows, size_t n, size_t D);
+    /* y[i] = x[rows[i]]: n rows of `bytes` bytes, of an operand. */
+    int (*gather)(ks_device *dev, void *y, const void *x, const int64_t *rows, size_t n, size_t bytes);
+    /* y[rows[i]] = x[rows[i]] + t[i] (rows NULL: i), where no row may appear twice. t [n, D]; y may be x. */
+    int (*add)(ks_device *dev, float *y, const float *x, const float *t, const int64_t *rows, size_t n, size_t D);
     /* d[d_rows[i]] = bf16(x[x_rows[i]] + d[d_rows[i]]) - x[x_rows[i]]: the floor's rounding of the residual stream. */
     int (*round_diff)(ks_device *dev, float *d, const int64_t *d_rows, const float *x, const int64_t *x_rows, size_t n, size_t D);
 

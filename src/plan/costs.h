@@ -16,7 +16,7 @@
 #define KS_LAUNCH_SECONDS 4e-6
 #define KS_WAIT_SECONDS 3e-5
 #define KS_MEASURE_FLOPS 150.0
-/* The CUDA context, cuBLASLt, the split operands of a product, staging: bytes of the GPU that no plan can use. */
+/* The CUDA context, cuBLASLt, staging: bytes of the GPU that no plan can use. */
 #define KS_GPU_FIXED_BYTES (1LL << 30)
 
 /* Parts of the work, and what they wait for. */

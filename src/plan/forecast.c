@@ -104,7 +104,7 @@ int ks_forecast_new(ks_forecast **out, const ks_problem *problem, const ks_unit 
             flops += u->flops;
             e->cells += u->cells;
         }
-        const int64_t bytes = ks_pass_bytes(&size, problem->arch);
+        const int64_t bytes = ks_pass_bytes(&size, problem->arch, &problem->forms);
         if (bytes > f->peak_bytes) f->peak_bytes = bytes;
         f->flops[r] += flops;
         f->cells[r] += e->cells;

@@ -44,6 +44,7 @@ const uint64_t *ks_problem_done(const ks_problem *problem, int32_t sample)
 void ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u)
 {
     const int64_t T = problem->geometry[u->sample]->T;
+    s->strengths += u->first;
     s->trunk_rows += T;
     s->logp += problem->arch->H * T * ((T + 15) / 16 * 16);
     s->branch_rows += u->rows;
@@ -59,15 +60,18 @@ int ks_unit_branches(ks_branches **out, const ks_problem *problem, const ks_unit
                            ks_problem_done(problem, u->sample));
 }
 
-/* The arrays of sweep/engine.c, one term each, in its order. */
-int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a)
+/* The arrays of sweep/pass.c, in its order. */
+int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a, const ks_forms *f)
 {
-    const int64_t Q = (int64_t)a->H * a->E, KV = (int64_t)a->G * a->E, D = a->D, F = a->F;
-    const int64_t trunk = s->trunk_rows * (3 * D + a->rope.dim + 4 + Q + 2 * KV + 2 * F) + s->logp;
-    const int64_t work = max64(s->trunk_rows, s->chunk_rows);
-    const int64_t scratch = work * (2 * D + 2 * Q + 2 * KV + 2 * F);
-    const int64_t head = (s->base_rows + s->measure_chunk) * ((int64_t)a->V + D);
-    return 4 * (trunk + s->branch_rows * D + scratch + head) + s->measured_rows * 256;
+    const int64_t Q = (int64_t)a->H * a->E, KV = (int64_t)a->G * a->E, D = a->D, F = a->F, V = a->V;
+    const int64_t state = (int64_t)ks_form_bytes(f->state), effect = (int64_t)ks_form_bytes(f->effect),
+                  last = (int64_t)ks_form_bytes(f->head);
+    const int64_t N = s->trunk_rows, C = s->chunk_rows, operand = max64(N * state, C * effect);
+    const int64_t trunk = 4 * N * (3 * D + a->rope.dim + 4 + Q + 2 * KV + 2 * F) + 4 * s->logp + 8 * s->strengths * a->L * a->H;
+    const int64_t scratch = operand * (D + Q) + 4 * max64(N, C) * D + max64(4 * C, s->base_rows * state) * Q + 8 * C * KV;
+    const int64_t mlp = 4 * C * F + (f->effect == KS_FORM_F32 ? operand : 4 * C + operand) * F;
+    const int64_t head = (s->base_rows + s->measure_chunk) * (4 * V + last * D);
+    return trunk + 4 * s->branch_rows * D + scratch + mlp + head + s->measured_rows * 256;
 }
 
 /* What one sample's variants cost, so that any range of them is a sum. */
@@ -212,7 +216,7 @@ static int cut(const costs *c, ks_unit u, bool halve, int64_t budget, unit_list 
     sum_unit(c, &u);
     if (!u.cells && !u.first) return KS_OK;
     ks_pass_size_add(&size, c->problem, &u);
-    const int64_t bytes = ks_pass_bytes(&size, c->problem->arch);
+    const int64_t bytes = ks_pass_bytes(&size, c->problem->arch, &c->problem->forms);
     const bool divides = u.cells + (u.first && c->problem->floor) > 1;
     if (divides && (bytes > budget || (halve && u.rows >= 2 * UNIT_ROWS))) {
         ks_unit left = u, right = u;

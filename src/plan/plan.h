@@ -25,6 +25,7 @@ typedef struct ks_unit {
 
 /* Sizes that a pass needs memory for. */
 typedef struct ks_pass_size {
+    int64_t strengths;     /* samples whose attention strength is wanted */
     int64_t trunk_rows;    /* sum of T */
     int64_t logp;          /* floats of log attention weights */
     int64_t branch_rows;   /* stored rows of all branches */
@@ -34,12 +35,19 @@ typedef struct ks_pass_size {
     int64_t measure_chunk; /* rows of logit changes at a time */
 } ks_pass_size;
 
+/* Forms of operands (base/dtype.h): of the products of states, of effects, of the head. They follow from backend, weights and precision;
+ * here they only say how much memory a pass needs. */
+typedef struct ks_forms {
+    int state, effect, head;
+} ks_forms;
+
 typedef struct ks_problem {
     const ks_arch *arch;
     const ks_grid *grid;
     ks_geometry **geometry; /* [n_samples] */
     size_t n_samples;
     bool floor;
+    ks_forms forms;
     char **names;                 /* [n_samples] the samples' ids, for messages */
     const uint64_t *done;         /* [n_samples, ks_done_words] bit v of row s: this cell is known already; NULL: none is. Not owned */
     const uint8_t *baseline_done; /* [n_samples]; NULL: none is. Not owned */
@@ -76,6 +84,6 @@ int ks_unit_branches(ks_branches **out, const ks_problem *problem, const ks_unit
 
 /* Adds a unit to a pass's sizes. */
 void ks_pass_size_add(ks_pass_size *s, const ks_problem *problem, const ks_unit *u);
-int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a);
+int64_t ks_pass_bytes(const ks_pass_size *s, const ks_arch *a, const ks_forms *f);
 
 #endif

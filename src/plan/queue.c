@@ -76,7 +76,7 @@ size_t ks_queue_take(ks_queue *q, double flops, int32_t *out)
         const ks_unit *u = &q->units[i];
         ks_pass_size with = size;
         ks_pass_size_add(&with, q->problem, u);
-        if (n && ks_pass_bytes(&with, q->problem->arch) > q->budget) {
+        if (n && ks_pass_bytes(&with, q->problem->arch, &q->problem->forms) > q->budget) {
             flops = (u->flops < flops ? u->flops : flops) / 2; /* a much smaller one may still fit */
             continue;
         }

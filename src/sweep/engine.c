@@ -26,7 +26,7 @@ static ks_attention attention_of(const ks_arch *a, int32_t l)
 }
 
 /* One layer of the trunk: h -> h1 -> h2, and all that branches need of it. In the last layer only measured rows go on to projection
- * and MLP. */
+ * and MLP, and have h1 and h2. */
 static int trunk_layer(ks_pass *p, const ks_layer *w)
 {
     int rc = KS_OK;
@@ -35,31 +35,29 @@ static int trunk_layer(ks_pass *p, const ks_layer *w)
     const ks_arch *a = p->a;
     const size_t N = (size_t)p->size.trunk_rows, D = (size_t)a->D, E = (size_t)a->E, F = (size_t)a->F;
     const size_t Q = (size_t)a->H * E, KV = (size_t)a->G * E, rot = (size_t)a->rope.dim;
-    const bool last = p->layer == a->L - 1;
-    const int64_t *rows = last ? p->base_trunk : p->trunk_row;
-    const size_t n = last ? (size_t)p->size.base_rows : N;
+    const int64_t *rows = p->layer == a->L - 1 ? p->base_trunk : NULL;
+    const size_t n = rows ? (size_t)p->size.base_rows : N;
+    const int form = p->forms.state;
     const ks_norm n1 = norm_of(a, w->norm1, w->norm1_bias), n2 = norm_of(a, w->norm2, w->norm2_bias);
     const ks_attention at = attention_of(a, p->layer);
 
-    KS_TRY(be->norm(dev, p->x, &p->tape1, p->h, NULL, N, D, &n1));
-    KS_TRY(be->linear(dev, p->q, Q, p->x, D, &w->q, w->q_bias, N, false, KS_GRADE_STATE));
-    KS_TRY(be->linear(dev, p->k, KV, p->x, D, &w->k, w->k_bias, N, false, KS_GRADE_STATE));
-    KS_TRY(be->linear(dev, p->v, KV, p->x, D, &w->v, w->v_bias, N, false, KS_GRADE_STATE));
+    KS_TRY(be->norm(dev, p->x, form, &p->tape1, p->h, NULL, N, D, &n1));
+    KS_TRY(be->linear(dev, p->q, Q, p->x, form, &w->q, w->q_bias, N, KS_GRADE_STATE));
+    KS_TRY(be->linear(dev, p->k, KV, p->x, form, &w->k, w->k_bias, N, KS_GRADE_STATE));
+    KS_TRY(be->linear(dev, p->v, KV, p->x, form, &w->v, w->v_bias, N, KS_GRADE_STATE));
     KS_TRY(be->rope(dev, p->q, N, (size_t)a->H, E, rot, p->cos_t, p->sin_t, p->trunk_row));
     KS_TRY(be->rope(dev, p->k, N, (size_t)a->G, E, rot, p->cos_t, p->sin_t, p->trunk_row));
-    KS_TRY(be->attention(dev, p->da, p->logp, p->q, p->k, p->v, p->trunk_items, p->n_units, &at));
-    if (last) KS_TRY(be->gather(dev, p->dq, p->da, rows, n, Q));
-    KS_TRY(be->linear(dev, p->t, D, last ? p->dq : p->da, Q, &w->o, w->o_bias, n, false, KS_GRADE_STATE));
-    KS_TRY(be->copy(dev, p->h1, p->h, N * D));
-    KS_TRY(be->scatter_add(dev, p->h1, p->t, rows, n, D));
+    KS_TRY(be->attention(dev, p->y, form, p->logp, p->q, p->k, p->v, p->trunk_items, p->n_units, &at));
+    if (rows) KS_TRY(be->gather(dev, p->dq, p->y, rows, n, Q * ks_form_bytes(form)));
+    KS_TRY(be->linear(dev, p->t, D, rows ? p->dq : p->y, form, &w->o, w->o_bias, n, KS_GRADE_STATE));
+    KS_TRY(be->add(dev, p->h1, p->h, p->t, rows, n, D));
 
-    KS_TRY(be->norm(dev, p->x, &p->tape2, p->h1, rows, n, D, &n2));
-    if (a->gated) KS_TRY(be->linear(dev, p->g, F, p->x, D, &w->gate, w->gate_bias, n, false, KS_GRADE_STATE));
-    KS_TRY(be->linear(dev, p->u, F, p->x, D, &w->up, w->up_bias, n, false, KS_GRADE_STATE));
-    KS_TRY(be->activate(dev, p->du, a->gated ? p->g : NULL, p->u, n, F, a->act));
-    KS_TRY(be->linear(dev, p->t, D, p->du, F, &w->down, w->down_bias, n, false, KS_GRADE_STATE));
-    KS_TRY(be->copy(dev, p->h2, p->h1, N * D));
-    KS_TRY(be->scatter_add(dev, p->h2, p->t, rows, n, D));
+    KS_TRY(be->norm(dev, p->x, form, &p->tape2, p->h1, rows, n, D, &n2));
+    if (a->gated) KS_TRY(be->linear(dev, p->g, F, p->x, form, &w->gate, w->gate_bias, n, KS_GRADE_STATE));
+    KS_TRY(be->linear(dev, p->u, F, p->x, form, &w->up, w->up_bias, n, KS_GRADE_STATE));
+    KS_TRY(be->activate(dev, p->m, form, a->gated ? p->g : NULL, p->u, n, F, a->act));
+    KS_TRY(be->linear(dev, p->t, D, p->m, form, &w->down, w->down_bias, n, KS_GRADE_STATE));
+    KS_TRY(be->add(dev, p->h2, p->h1, p->t, rows, n, D));
 done:
     return rc;
 }
@@ -67,32 +65,23 @@ done:
 /* Baseline weight marker -> targets in this layer, per head. */
 static int attention_strength(ks_pass *p)
 {
-    int rc = KS_OK;
     const ks_attention at = attention_of(p->a, p->layer);
+    int32_t *next = p->pos; /* a sample has no more markers and no more targets than tokens: both fit */
+    size_t n = 0;
     for (size_t i = 0; i < p->n_units; i++) {
-        pass_unit *u = &p->units[i];
-        if (!u->strength) continue;
-        int32_t *query = p->pos, *key = p->pos + p->work;
-        int32_t pairs = 0;
-        for (int32_t m = 0; m < u->g->T; m++) {
-            if (!u->tokens->marker[m]) continue;
-            /* One marker token at a time: its targets fit the scratch. */
-            int32_t n = 0;
-            for (int32_t t = 0; t < u->g->T; t++)
-                if (u->tokens->target[t]) {
-                    query[n] = m;
-                    key[n++] = t;
-                }
-            double one[1024];
-            KS_REQUIRE(p->a->H <= 1024, KS_EINPUT, "%d heads: at most 1024 are supported", p->a->H);
-            KS_TRY(p->job->backend->edge_weights(p->job->device, one, p->logp, &u->item, query, key, (size_t)n, &at));
-            for (int32_t h = 0; h < p->a->H; h++) u->strength[(size_t)p->layer * (size_t)p->a->H + (size_t)h] += one[h];
-            pairs++;
-        }
-        for (int32_t h = 0; pairs && h < p->a->H; h++) u->strength[(size_t)p->layer * (size_t)p->a->H + (size_t)h] /= pairs;
+        const pass_unit *u = &p->units[i];
+        if (u->strength < 0) continue;
+        ks_edge_item *e = &p->edges[n++];
+        *e = (ks_edge_item){.trunk = u->item, .to = (size_t)u->strength * (size_t)p->a->L + (size_t)p->layer};
+        e->queries = next;
+        for (int32_t t = 0; t < u->g->T; t++)
+            if (u->tokens->marker[t]) next[e->n_queries++] = t;
+        e->keys = next += e->n_queries;
+        for (int32_t t = 0; t < u->g->T; t++)
+            if (u->tokens->target[t]) next[e->n_keys++] = t;
+        next += e->n_keys;
     }
-done:
-    return rc;
+    return p->job->backend->edge_weights(p->job->device, (double *)(void *)p->strength, p->logp, p->edges, n, &at);
 }
 
 static bool mask_on(const ks_pass *p, const pass_branch *b)
@@ -115,7 +104,7 @@ static void make_chunk(ks_pass *p, chunk *c)
         if (p->layer < b->b->fork) continue;
         const pass_unit *u = &p->units[b->unit];
         int32_t *in_pos = p->pos + c->n_in, *out_pos = p->pos + p->work + c->n_out;
-        if (c->n_in + b->b->n_pos > p->work || c->n_out + b->b->n_pos > p->work) break;
+        if (c->n_in + b->b->n_pos > p->size.chunk_rows || c->n_out + b->b->n_pos > p->size.chunk_rows) break;
 
         ks_branch_item *item = &p->items[c->n_items];
         *item = (ks_branch_item){
@@ -162,32 +151,33 @@ static int branch_layer(ks_pass *p, const ks_layer *w, const chunk *c)
     const ks_arch *a = p->a;
     const size_t D = (size_t)a->D, E = (size_t)a->E, F = (size_t)a->F, Q = (size_t)a->H * E, KV = (size_t)a->G * E,
                  rot = (size_t)a->rope.dim;
+    const int form = p->forms.effect; /* of no more than 4 bytes */
     const size_t n_in = (size_t)c->n_in, n_q = (size_t)c->n_q, n_out = (size_t)c->n_out;
     const ks_norm n1 = norm_of(a, w->norm1, NULL), n2 = norm_of(a, w->norm2, NULL);
     const ks_attention at = attention_of(a, p->layer);
 
     if (n_in) {
-        KS_TRY(be->norm_diff(dev, p->x, p->d, c->in_slot, p->h, &p->tape1, c->in_trunk, n_in, D, &n1));
-        KS_TRY(be->linear(dev, p->dk, KV, p->x, D, &w->k, NULL, n_in, false, p->grade));
-        KS_TRY(be->linear(dev, p->dv, KV, p->x, D, &w->v, NULL, n_in, false, p->grade));
+        KS_TRY(be->norm_diff(dev, p->x, form, p->d, c->in_slot, p->h, &p->tape1, c->in_trunk, n_in, D, &n1));
+        KS_TRY(be->linear(dev, p->dk, KV, p->x, form, &w->k, NULL, n_in, p->grade));
+        KS_TRY(be->linear(dev, p->dv, KV, p->x, form, &w->v, NULL, n_in, p->grade));
         KS_TRY(be->rope(dev, p->dk, n_in, (size_t)a->G, E, rot, p->cos_t, p->sin_t, c->in_trunk));
     }
     if (n_q) {
         float *xq = p->x;
-        if (n_q < n_in) KS_TRY(be->gather(dev, xq = p->t, p->x, c->q_in, n_q, D));
-        KS_TRY(be->linear(dev, p->dq, Q, xq, D, &w->q, NULL, n_q, false, p->grade));
+        if (n_q < n_in) KS_TRY(be->gather(dev, xq = p->t, p->x, c->q_in, n_q, D * ks_form_bytes(form)));
+        KS_TRY(be->linear(dev, p->dq, Q, xq, form, &w->q, NULL, n_q, p->grade));
         KS_TRY(be->rope(dev, p->dq, n_q, (size_t)a->H, E, rot, p->cos_t, p->sin_t, c->q_trunk));
     }
-    KS_TRY(be->attention_diff(dev, p->da, p->dq, p->dk, p->dv, p->q, p->k, p->v, p->logp, p->items, c->n_items, &at));
-    KS_TRY(be->linear(dev, p->t, D, p->da, Q, &w->o, NULL, n_out, false, p->grade));
-    KS_TRY(be->scatter_add(dev, p->d, p->t, c->out_slot, n_out, D));
+    KS_TRY(be->attention_diff(dev, p->y, form, p->dq, p->dk, p->dv, p->q, p->k, p->v, p->logp, p->items, c->n_items, &at));
+    KS_TRY(be->linear(dev, p->t, D, p->y, form, &w->o, NULL, n_out, p->grade));
+    KS_TRY(be->add(dev, p->d, p->d, p->t, c->out_slot, n_out, D));
 
-    KS_TRY(be->norm_diff(dev, p->x, p->d, c->out_slot, p->h1, &p->tape2, c->out_trunk, n_out, D, &n2));
-    if (a->gated) KS_TRY(be->linear(dev, p->dg, F, p->x, D, &w->gate, NULL, n_out, false, p->grade));
-    KS_TRY(be->linear(dev, p->du, F, p->x, D, &w->up, NULL, n_out, false, p->grade));
-    KS_TRY(be->activate_diff(dev, p->du, a->gated ? p->dg : NULL, p->du, a->gated ? p->g : NULL, p->u, c->out_mlp, n_out, F, a->act));
-    KS_TRY(be->linear(dev, p->t, D, p->du, F, &w->down, NULL, n_out, false, p->grade));
-    KS_TRY(be->scatter_add(dev, p->d, p->t, c->out_slot, n_out, D));
+    KS_TRY(be->norm_diff(dev, p->x, form, p->d, c->out_slot, p->h1, &p->tape2, c->out_trunk, n_out, D, &n2));
+    if (a->gated) KS_TRY(be->linear(dev, p->dg, F, p->x, form, &w->gate, NULL, n_out, p->grade));
+    KS_TRY(be->linear(dev, p->du, F, p->x, form, &w->up, NULL, n_out, p->grade));
+    KS_TRY(be->activate_diff(dev, p->m, form, a->gated ? p->dg : NULL, p->du, a->gated ? p->g : NULL, p->u, c->out_mlp, n_out, F, a->act));
+    KS_TRY(be->linear(dev, p->t, D, p->m, form, &w->down, NULL, n_out, p->grade));
+    KS_TRY(be->add(dev, p->d, p->d, p->t, c->out_slot, n_out, D));
 done:
     return rc;
 }

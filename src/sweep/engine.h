@@ -39,6 +39,9 @@ typedef struct ks_job {
     bool save_logits;
 } ks_job;
 
+/* Forms of the operands of a pass: those that the matrices want, or KS_FORM_F32 where their types differ. */
+ks_forms ks_forms_of(const ks_backend *be, const ks_model *m, int precision);
+
 /* Runs n units together. A baseline that is not finite is KS_EINPUT. */
 int ks_engine_pass(const ks_job *job, const ks_unit *units, size_t n, const ks_sink *sink);
 

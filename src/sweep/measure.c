@@ -17,15 +17,14 @@ static int64_t base_row_of(const pass_unit *u, int32_t pos)
 }
 
 /* y [n, V] = x [n, D] through the head, block by block. more: this is not the last time. */
-static int head(ks_pass *p, float *y, const float *x, size_t n, bool more)
+static int head(ks_pass *p, float *y, const void *x, size_t n, bool more)
 {
     int rc = KS_OK;
     for (int32_t b = 0; b < ks_weights_head_blocks(p->job->weights); b++) {
         ks_tensor rows;
         int64_t first = 0;
         KS_TRY(ks_supply_head(&p->supply, &rows, &first));
-        KS_TRY(
-            p->job->backend->linear(p->job->device, y + first, (size_t)p->a->V, x, (size_t)p->a->D, &rows, NULL, n, false, KS_GRADE_STATE));
+        KS_TRY(p->job->backend->linear(p->job->device, y + first, (size_t)p->a->V, x, p->forms.head, &rows, NULL, n, KS_GRADE_STATE));
         KS_TRY(ks_supply_queued(&p->supply, more));
     }
 done:
@@ -38,7 +37,7 @@ static int baselines(ks_pass *p, const ks_norm *norm, ks_baseline_row *base, boo
     int rc = KS_OK;
     const ks_backend *be = p->job->backend;
     const size_t n = (size_t)p->size.base_rows, D = (size_t)p->a->D, V = (size_t)p->a->V;
-    KS_TRY(be->norm(p->job->device, p->xb, &p->tape1, p->h, p->base_trunk, n, D, norm));
+    KS_TRY(be->norm(p->job->device, p->xb, p->forms.head, &p->tape1, p->h, p->base_trunk, n, D, norm));
     KS_TRY(head(p, p->logits, p->xb, n, more));
     KS_TRY(be->baseline(p->job->device, base, p->logits, n, V));
     for (size_t i = 0; i < p->n_units; i++)
@@ -73,7 +72,7 @@ static int measure_rows(ks_pass *p, const ks_norm *norm, const ks_baseline_row *
             x_rows[i] = u->item.row0 + r->pos;
             items[i] = (ks_measure_item){base_row_of(u, r->pos), at_end ? -1 : u->tokens->ids[r->pos + 1], at_end};
         }
-        KS_TRY(be->norm_diff(p->job->device, p->xe, p->d, d_rows, p->h, &p->tape1, x_rows, m, D, norm));
+        KS_TRY(be->norm_diff(p->job->device, p->xe, p->forms.head, p->d, d_rows, p->h, &p->tape1, x_rows, m, D, norm));
         /* The head's operand is never rounded: its few rows cost little, and an error here is an error of the measure itself. */
         KS_TRY(head(p, p->e, p->xe, m, i0 + step < n));
         KS_TRY(be->measure(p->job->device, out + i0, p->e, p->logits, base, items, m, V));
@@ -192,6 +191,8 @@ static int emit_baseline(ks_pass *p, const pass_unit *u, const ks_baseline_row *
 {
     int rc = KS_OK;
     float *logits = NULL;
+    double *strength = NULL;
+    const size_t LH = (size_t)p->a->L * (size_t)p->a->H;
     const ks_baseline_row *end = &base[base_row_of(u, u->g->T - 1)];
     ks_baseline b = {.entropy = end->entropy, .floor = floor};
     for (int k = 0; k < KS_TOP_K; k++) {
@@ -210,8 +211,12 @@ static int emit_baseline(ks_pass *p, const pass_unit *u, const ks_baseline_row *
         KS_NEW(logits, V);
         KS_TRY(p->job->backend->download(p->job->device, logits, p->logits + (size_t)base_row_of(u, u->g->T - 1) * V, V));
     }
-    KS_TRY(p->sink->baseline(p->sink->ctx, u->unit->sample, &b, logits, u->strength, markers ? uniform / markers : NAN));
+    KS_NEW(strength, LH);
+    const size_t floats = LH * sizeof *strength / sizeof(float);
+    KS_TRY(p->job->backend->download(p->job->device, (float *)(void *)strength, p->strength + (size_t)u->strength * floats, floats));
+    KS_TRY(p->sink->baseline(p->sink->ctx, u->unit->sample, &b, logits, strength, markers ? uniform / markers : NAN));
 done:
+    free(strength);
     free(logits);
     return rc;
 }

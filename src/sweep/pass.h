@@ -15,7 +15,7 @@ typedef struct pass_unit {
     ks_attention_item item; /* row0, T, place in logp */
     int64_t base_row;       /* first measured row of the trunk */
     bool all_positions;     /* measured rows: all T, or the last */
-    double *strength;       /* [L, H]; of a sample's first unit */
+    int64_t strength;       /* place among the attention strengths, of a sample's first unit; else -1 */
 } pass_unit;
 
 typedef struct pass_branch {
@@ -32,6 +32,7 @@ typedef struct ks_pass {
     ks_supply supply;
     int32_t layer;
     int grade; /* of products of effects */
+    ks_forms forms;
     ks_pass_size size;
     pass_unit *units;
     size_t n_units;
@@ -47,19 +48,21 @@ typedef struct ks_pass {
     int64_t work;                   /* rows of scratch: the larger of trunk_rows and chunk_rows */
     ks_attention_item *trunk_items; /* [n_units] */
     ks_branch_item *items;          /* [n_branches] */
+    ks_edge_item *edges;            /* [n_units] */
 
-    /* Device; N trunk rows, R branch rows. */
+    /* Device; N trunk rows, R branch rows, C rows of a chunk. x, y, m, xb, xe are operands, in their forms. */
     float *arena;              /* holds all that follow */
     float *h, *h1, *h2;        /* [N, D] before the layer, after attention, after the layer */
     float *cos_t, *sin_t;      /* [N, rope.dim/2] */
     ks_norm_tape tape1, tape2; /* [N] */
     float *q, *k, *v, *logp;   /* [N, H*E] [N, G*E] [N, G*E] */
+    float *strength;           /* double [samples, L, H] attention strengths */
     float *g, *u;              /* [N, F] MLP pre-activations; in the last layer rows are measured rows */
     float *d;                  /* [R, D] the branches */
-    float *x, *t;              /* [work, D] */
-    float *dq, *da;            /* [work, H*E] */
-    float *dk, *dv;            /* [work, G*E] */
-    float *dg, *du;            /* [work, F] */
+    float *x, *y, *m;          /* [work, D] [work, H*E] [work, F]: of norms, attention, activation; m is du where it may */
+    float *t;                  /* [work, D] */
+    float *dq, *dk, *dv;       /* [C, H*E] [C, G*E] [C, G*E]; dq also takes the trunk's measured rows of y */
+    float *dg, *du;            /* [C, F] */
     float *xb, *logits;        /* [base_rows, D] [base_rows, V] */
     float *xe, *e;             /* [measure_chunk, D] [measure_chunk, V] */
 } ks_pass;

@@ -128,7 +128,8 @@ static int prepare(run *r)
     KS_REQUIRE(cfg->force || cfg->resume || !cfg->output_json || access(cfg->output_json, F_OK), KS_EUSAGE,
                "%s: exists; --force overwrites, --output names another", cfg->output_json);
     KS_TRY(ks_corpus_load(&r->corpus, cfg->corpus));
-    for (size_t i = 0; i < cfg->n_models; i++) KS_TRY(ks_task_prepare(&r->tasks[i], cfg, i, r->corpus, ks_comm_size(), &r->memory));
+    for (size_t i = 0; i < cfg->n_models; i++)
+        KS_TRY(ks_task_prepare(&r->tasks[i], cfg, i, r->corpus, r->backend, ks_comm_size(), &r->memory));
     KS_GET(r->json, ks_config_json(cfg));
     const int mode = cfg->resume ? KS_RESULTS_RESUME : cfg->force ? KS_RESULTS_FORCE : KS_RESULTS_NEW;
     KS_TRY(ks_results_create(&r->results, cfg->output, mode, r->json, r->corpus->sha256));

@@ -98,7 +98,7 @@ static int64_t wanted_bytes(const ks_task *t, int ranks)
 {
     ks_pass_size all = {0};
     for (size_t i = 0; i < t->plan->n_units; i++) ks_pass_size_add(&all, &t->problem, &t->plan->units[i]);
-    const int64_t share = ks_pass_bytes(&all, t->problem.arch) / ranks, most = t->plan->forecast->peak_bytes;
+    const int64_t share = ks_pass_bytes(&all, t->problem.arch, &t->problem.forms) / ranks, most = t->plan->forecast->peak_bytes;
     return share > most ? share : most;
 }
 
@@ -145,7 +145,8 @@ done:
     return rc;
 }
 
-int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, int ranks, const ks_memory *memory)
+int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, const ks_backend *be, int ranks,
+                    const ks_memory *memory)
 {
     int rc = KS_OK;
     ks_task *t = NULL;
@@ -161,6 +162,7 @@ int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corp
     if (t->ref->path) KS_GET(t->dir, ks_strdup(t->ref->path));
     else KS_TRY(ks_hub_resolve(&t->dir, t->ref->id, t->ref->revision));
     KS_TRY(open_model(t, cfg->device != NULL));
+    if (be) t->problem.forms = ks_forms_of(be, t->model, t->precision);
 
     KS_TRY(ks_samples_need_tokenizer(&need_tokenizer, corpus, cfg));
     KS_GET(path, ks_format("%s/tokenizer.json", t->dir));

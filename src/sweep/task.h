@@ -41,8 +41,10 @@ typedef struct ks_task {
     ks_tokenizer *tokenizer; /* NULL where the directory has none and no text needs it */
 } ks_task;
 
-/* Model i of the configuration, resolved, checked, tokenised and planned for `ranks` ranks with that memory each. Root. */
-int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, int ranks, const ks_memory *memory);
+/* Model i of the configuration, resolved, checked, tokenised and planned for `ranks` ranks with that memory each and this backend (NULL:
+ * none that wants operands in parts). Root. */
+int ks_task_prepare(ks_task **out, const ks_config *cfg, size_t i, const ks_corpus *corpus, const ks_backend *be, int ranks,
+                    const ks_memory *memory);
 /* Plans once more, for what is not done by now; the former plan is freed. Chooses what of the weights is resident. Root. */
 int ks_task_plan(ks_task *t, int ranks, const ks_memory *memory);
 /* Collective: root's task to every rank; the others get a new one in *task. */

@@ -354,9 +354,9 @@ static void product_runs(void *context, void *args)
         const uint16_t *parts = p->x;
         wide = malloc(p->M * p->K * sizeof *wide);
         if (!wide) fault("no memory for a product");
-        for (size_t i = 0; i < p->M * p->K; i++) wide[i] = ks_f32_of_bf16(parts[i]);
+        for (size_t i = 0; i < p->M * p->K; i++) wide[i] = ks_f32_of_bf16(parts[i / p->K * p->ldx + i % p->K]);
     }
-    ks_gemm_run(g->gemm, p->y, p->ldy, wide ? wide : p->x, p->ldx, p->w, p->type, p->K, p->M, p->N, p->K, p->accumulate);
+    ks_gemm_run(g->gemm, p->y, p->ldy, wide ? wide : p->x, wide ? p->K : p->ldx, p->w, p->type, p->K, p->M, p->N, p->K, p->accumulate);
     free(wide);
 }
 
@@ -497,9 +497,10 @@ static int add_product(ks_gpu *g, const product *p)
     return ks_queues_add(g->queues, KS_GPU_MAIN, product_runs, NULL, p, sizeof *p);
 }
 
-int ks_gpu_product_bf16(ks_gpu *g, float *y, size_t ldy, const void *x, const void *w, size_t M, size_t N, size_t K, bool accumulate)
+int ks_gpu_product_bf16(ks_gpu *g, float *y, size_t ldy, const void *x, size_t ldx, const void *w, size_t M, size_t N, size_t K,
+                        bool accumulate)
 {
-    return add_product(g, &(product){y, x, w, ldy, K, M, N, K, KS_BF16, accumulate});
+    return add_product(g, &(product){y, x, w, ldy, ldx, M, N, K, KS_BF16, accumulate});
 }
 
 int ks_gpu_product_f32(ks_gpu *g, float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t M, size_t N, size_t K,

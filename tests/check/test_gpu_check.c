@@ -140,7 +140,7 @@ static void weights_are_found_again(void **state)
     for (int i = 0; i < 3; i++) {
         if (i == 2) ks_backend_cuda.forget(dev);
         const size_t before = ks_gpu_check_counted().uploaded_bytes;
-        assert_int_equal(ks_backend_cuda.linear(dev, y, 1, x, N, &w, NULL, 1, false, KS_GRADE_STATE), KS_OK);
+        assert_int_equal(ks_backend_cuda.linear(dev, y, 1, x, KS_FORM_F32, &w, NULL, 1, KS_GRADE_STATE), KS_OK);
         assert_true((ks_gpu_check_counted().uploaded_bytes - before >= sizeof weights) == (i != 1));
     }
     ks_backend_cuda.free(dev, x);

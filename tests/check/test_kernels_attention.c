@@ -1,6 +1,7 @@
 /* attention.cu, attention_diff.cu and edge_weights.cu against their CPU twins on random batches: grouped heads, sliding windows, partial
  * positions, attention sinks, every kind of intervention, effects from 1e-30 to 1e2; and a row's bits against all that lies beside it. */
 #include "check/device.h"
+#include "check/parts.h"
 #include "check/tolerances.h"
 #include "input/config.h"
 #include "kernels/kernels.h"
@@ -145,9 +146,10 @@ static batch batch_new(rng *r, const int32_t shape[3], int32_t T, int kind, doub
     b.out = host_new(NULL, b.rows * Q * sizeof(float));
     b.logp = host_new(NULL, b.n_logp * sizeof(float));
     b.da = host_new(NULL, b.n_out * Q * sizeof(float));
-    assert_int_equal(all_devices.b->attention(all_devices.dev[0], b.out, b.logp, b.q, b.k, b.v, b.sample, SAMPLES, &b.at), 0);
-    assert_int_equal(
-        all_devices.b->attention_diff(all_devices.dev[0], b.da, b.dq, b.dk, b.dv, b.q, b.k, b.v, b.logp, b.branch, BRANCHES, &b.at), 0);
+    assert_int_equal(all_devices.b->attention(all_devices.dev[0], b.out, KS_FORM_F32, b.logp, b.q, b.k, b.v, b.sample, SAMPLES, &b.at), 0);
+    assert_int_equal(all_devices.b->attention_diff(all_devices.dev[0], b.da, KS_FORM_F32, b.dq, b.dk, b.dv, b.q, b.k, b.v, b.logp, b.branch,
+                                                   BRANCHES, &b.at),
+                     0);
     b.on.q = on_device(b.q, b.rows * Q);
     b.on.k = on_device(b.k, b.rows * KV);
     b.on.v = on_device(b.v, b.rows * KV);
@@ -162,16 +164,16 @@ static batch batch_new(rng *r, const int32_t shape[3], int32_t T, int kind, doub
 }
 
 /* The kernel on n branches from `first` on, beside the twin's logp. da on the device. */
-static void run_diff(const batch *b, float *da, int first, size_t n, int32_t longest, int32_t most_out)
+static void run_diff(const batch *b, void *da, int form, int first, size_t n, int32_t longest, int32_t most_out)
 {
-    device_run(ks_k_attention_diff, da, b->on.dq, b->on.dk, b->on.dv, b->on.q, b->on.k, b->on.v, b->on.logp, b->on.branch + first,
+    device_run(ks_k_attention_diff, da, form, b->on.dq, b->on.dk, b->on.dv, b->on.q, b->on.k, b->on.v, b->on.logp, b->on.branch + first,
                b->on.lists, n, longest, most_out, b->at.H, b->at.G, b->at.E, b->at.window, b->at.scale);
 }
 
 /* out and logp on the device. */
-static void run_states(const batch *b, float *out, float *logp, int first, size_t n, int32_t longest)
+static void run_states(const batch *b, void *out, int form, float *logp, int first, size_t n, int32_t longest)
 {
-    device_run(ks_k_attention, out, logp, b->on.q, b->on.k, b->on.v, b->on.sample + first, n, longest, b->at.H, b->at.G, b->at.E,
+    device_run(ks_k_attention, out, form, logp, b->on.q, b->on.k, b->on.v, b->on.sample + first, n, longest, b->at.H, b->at.G, b->at.E,
                b->at.window, b->at.scale);
 }
 
@@ -202,7 +204,7 @@ static void check_states(batch *b, worst *w_out, worst *w_logp, const char *what
 {
     const size_t n_out = b->rows * (size_t)(b->at.H * b->at.E), bytes = n_out * sizeof(float), logp_bytes = b->n_logp * sizeof(float);
     float *d_out = device_new(NULL, bytes), *d_logp = device_new(NULL, logp_bytes);
-    run_states(b, d_out, d_logp, 0, SAMPLES, b->longest);
+    run_states(b, d_out, KS_FORM_F32, d_logp, 0, SAMPLES, b->longest);
     const float *out = device_read(d_out, bytes), *logp = device_read(d_logp, logp_bytes);
     compare(w_out, out, b->out, b->rows, n_out / b->rows, what);
     for (size_t i = 0; i < b->n_logp; i++) {
@@ -213,9 +215,14 @@ static void check_states(batch *b, worst *w_out, worst *w_logp, const char *what
     d_out = device_new(NULL, bytes);
     d_logp = device_new(NULL, logp_bytes);
     device_shuffle(2);
-    for (int i = 0; i < SAMPLES; i++) run_states(b, d_out, d_logp, i, 1, i ? b->sample[i].T : 4096);
+    for (int i = 0; i < SAMPLES; i++) run_states(b, d_out, KS_FORM_F32, d_logp, i, 1, i ? b->sample[i].T : 4096);
     assert_true(same_bits(out, device_read(d_out, bytes), bytes));
     assert_true(same_bits(logp, device_read(d_logp, logp_bytes), logp_bytes));
+    for (int form = 1; form <= 3; form++) {
+        void *parts = device_new(NULL, n_out * ks_form_bytes(form));
+        run_states(b, parts, form, d_logp, 0, SAMPLES, b->longest);
+        assert_parts(what, parts, form, out, b->rows, n_out / b->rows);
+    }
 }
 
 static void test_states(void **state)
@@ -239,7 +246,7 @@ static void check_effects(batch *b, worst w[3], const char *what)
 {
     const size_t Q = (size_t)(b->at.H * b->at.E), bytes = b->n_out * Q * sizeof(float);
     float *d_da = device_new(NULL, bytes);
-    run_diff(b, d_da, 0, BRANCHES, b->longest, b->most_out);
+    run_diff(b, d_da, KS_FORM_F32, 0, BRANCHES, b->longest, b->most_out);
     const float *da = device_read(d_da, bytes);
     compare(&w[large(b) ? 2 : b->sink || b->at.E == 1], da, b->da, b->n_out, Q, what);
     /* Alone, in tiles of another size, on a larger grid, with threads and blocks in another order. */
@@ -247,9 +254,13 @@ static void check_effects(batch *b, worst w[3], const char *what)
     device_shuffle(2);
     for (int i = 0; i < BRANCHES; i++) {
         const ks_k_branch *k = &b->k_branch[i];
-        run_diff(b, d_da, i, 1, i % 2 ? k->trunk.T : 4096, i % 2 ? k->n_out : k->n_out + 9);
+        run_diff(b, d_da, KS_FORM_F32, i, 1, i % 2 ? k->trunk.T : 4096, i % 2 ? k->n_out : k->n_out + 9);
     }
     assert_true(same_bits(da, device_read(d_da, bytes), bytes));
+    const int form = 1 + (int)(b->rows % 3);
+    void *parts = device_new(NULL, b->n_out * Q * ks_form_bytes(form));
+    run_diff(b, parts, form, 0, BRANCHES, b->longest, b->most_out);
+    assert_parts(what, parts, form, da, b->n_out, Q);
 }
 
 static void test_effects(void **state)
@@ -304,14 +315,15 @@ static void special(worst *w, int32_t T, const float *score, const float *ds, in
                            .edge_keys = 2 * T + 1,
                            .heads = -1,
                            .kind = KS_KNOCKOUT};
-    assert_int_equal(all_devices.b->attention(all_devices.dev[0], out, logp, q, k, v, &item, 1, &at), 0);
-    assert_int_equal(all_devices.b->attention_diff(all_devices.dev[0], twin, NULL, dk, dv, q, k, v, logp, &branch, 1, &at), 0);
+    assert_int_equal(all_devices.b->attention(all_devices.dev[0], out, KS_FORM_F32, logp, q, k, v, &item, 1, &at), 0);
+    assert_int_equal(all_devices.b->attention_diff(all_devices.dev[0], twin, KS_FORM_F32, NULL, dk, dv, q, k, v, logp, &branch, 1, &at), 0);
     const float *d_q = on_device(q, n), *d_k = on_device(k, n), *d_v = on_device(v, n), *d_dk = on_device(dk, n), *d_dv = on_device(dv, n);
     const float *d_logp = on_device(logp, n_logp);
     const int32_t *d_lists = device_new(lists, n_lists * sizeof *lists);
     const ks_k_branch *d_b = device_new(&b, sizeof b);
     float *d_da = device_new(NULL, sizeof da);
-    device_run(ks_k_attention_diff, d_da, NULL, d_dk, d_dv, d_q, d_k, d_v, d_logp, d_b, d_lists, 1, T, 1, 1, 1, E, 0, at.scale);
+    device_run(ks_k_attention_diff, d_da, KS_FORM_F32, NULL, d_dk, d_dv, d_q, d_k, d_v, d_logp, d_b, d_lists, 1, T, 1, 1, 1, E, 0,
+               at.scale);
     device_get(da, d_da, sizeof da);
     compare(w, da, twin, 1, E, what);
     device_end();
@@ -362,25 +374,27 @@ static void test_lengths(void **state)
         const ks_attention_item item = {.T = T};
         const ks_branch_item branch = {.trunk = item, .in_pos = pos, .n_in = N, .out_pos = pos, .n_out = N};
         const ks_k_branch k = {.trunk = {.T = T}, .n_in = N, .n_out = N, .edge_start = -1, .heads = -1};
-        assert_int_equal(all_devices.b->attention(all_devices.dev[0], out, logp, x[0], x[1], x[2], &item, 1, &at), 0);
-        assert_int_equal(all_devices.b->attention_diff(all_devices.dev[0], twin, d[0], d[1], d[2], x[0], x[1], x[2], logp, &branch, 1, &at),
-                         0);
+        assert_int_equal(all_devices.b->attention(all_devices.dev[0], out, KS_FORM_F32, logp, x[0], x[1], x[2], &item, 1, &at), 0);
+        assert_int_equal(
+            all_devices.b->attention_diff(all_devices.dev[0], twin, KS_FORM_F32, d[0], d[1], d[2], x[0], x[1], x[2], logp, &branch, 1, &at),
+            0);
         const float *d_logp = on_device(logp, (size_t)T * P);
         const ks_k_branch *d_k = device_new(&k, sizeof k);
         const int32_t *d_pos = device_new(pos, sizeof pos);
         float *d_da = device_new(NULL, sizeof da);
-        device_run(ks_k_attention_diff, d_da, d_d[0], d_d[1], d_d[2], d_x[0], d_x[1], d_x[2], d_logp, d_k, d_pos, 1, T, N, 1, 1, E, 0,
-                   at.scale);
+        device_run(ks_k_attention_diff, d_da, KS_FORM_F32, d_d[0], d_d[1], d_d[2], d_x[0], d_x[1], d_x[2], d_logp, d_k, d_pos, 1, T, N, 1,
+                   1, E, 0, at.scale);
         device_get(da, d_da, sizeof da);
         compare(&w, da, twin, N, E, "long");
         device_end();
     }
     assert_below("effects in long samples", &w, KS_TOLERANCE_SINK);
     /* Nothing is touched before the refusal. */
-    assert_int_not_equal(
-        device_launch(ks_k_attention_diff, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1, 1 << 20, 1, 1, 1, 8, 0, 1), 0);
-    assert_int_not_equal(device_launch(ks_k_attention, NULL, NULL, NULL, NULL, NULL, NULL, 1, 1 << 20, 1, 1, 8, 0, 1), 0);
-    device_run(ks_k_attention_diff, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 8, 1, 1, 1, 8, 0, 1);
+    assert_int_not_equal(device_launch(ks_k_attention_diff, NULL, KS_FORM_F32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1,
+                                       1 << 20, 1, 1, 1, 8, 0, 1),
+                         0);
+    assert_int_not_equal(device_launch(ks_k_attention, NULL, KS_FORM_F32, NULL, NULL, NULL, NULL, NULL, 1, 1 << 20, 1, 1, 8, 0, 1), 0);
+    device_run(ks_k_attention_diff, NULL, KS_FORM_F32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 8, 1, 1, 1, 8, 0, 1);
 }
 
 static void test_edge_weights(void **state)
@@ -390,18 +404,33 @@ static void test_edge_weights(void **state)
     worst w = {0};
     for (int c = 0; c < 20; c++) {
         batch b = batch_new(&r, SHAPES[c % N_SHAPES], 1 + (int32_t)rng_below(&r, 60), -1, 0, c % 2);
-        const size_t n = c ? rng_below(&r, 2000) : 0;
-        const int s = c % SAMPLES;
-        int32_t *pairs = host_new(NULL, 2 * n * sizeof *pairs);
-        double got[8], twin[8];
-        for (size_t i = 0; i < 2 * n; i++) pairs[i] = (int32_t)rng_below(&r, (size_t)b.sample[s].T);
-        const int32_t *d_pairs = device_new(pairs, 2 * n * sizeof *pairs);
-        double *d_got = device_new(NULL, (size_t)b.at.H * sizeof *d_got);
+        ks_edge_item items[SAMPLES];
+        ks_k_edge_item k_items[SAMPLES];
+        double twin[SAMPLES * 8];
+        const size_t bytes = SAMPLES * (size_t)b.at.H * sizeof *twin;
         assert_true(b.at.H <= 8);
-        assert_int_equal(all_devices.b->edge_weights(all_devices.dev[0], twin, b.logp, &b.sample[s], pairs, pairs + n, n, &b.at), 0);
-        device_run(ks_k_edge_weights, d_got, b.on.logp, b.on.sample + s, d_pairs, n, b.at.H, b.at.window);
-        device_get(got, d_got, (size_t)b.at.H * sizeof *got);
-        for (int32_t h = 0; h < b.at.H; h++) worst_of(&w, relative(got[h], (long double)twin[h]), "case %d, %zu pairs", c, n);
+        for (int s = 0; s < SAMPLES; s++) {
+            ks_k_edge_item *k = &k_items[s];
+            *k = (ks_k_edge_item){.trunk = b.k_sample[s], .to = (1 - s) * b.at.H};
+            k->queries = positions(&b, &r, 0, b.sample[s].T, c ? 0.2 : 0, &k->n_queries);
+            k->keys = positions(&b, &r, 0, b.sample[s].T, c == 1 ? 0 : 0.5, &k->n_keys);
+            items[s] = (ks_edge_item){.trunk = b.sample[s],
+                                      .to = (size_t)(1 - s),
+                                      .queries = b.lists + k->queries,
+                                      .keys = b.lists + k->keys,
+                                      .n_queries = k->n_queries,
+                                      .n_keys = k->n_keys};
+        }
+        const ks_k_edge_item *d_items = device_new(k_items, sizeof k_items);
+        const int32_t *d_lists = device_new(b.lists, (size_t)b.n_lists * sizeof *b.lists);
+        double *d_got = device_new(NULL, bytes), *d_alone = device_new(NULL, bytes);
+        assert_int_equal(all_devices.b->edge_weights(all_devices.dev[0], twin, b.logp, items, SAMPLES, &b.at), 0);
+        device_run(ks_k_edge_weights, d_got, b.on.logp, d_items, d_lists, SAMPLES, b.at.H, b.at.window);
+        const double *got = device_read(d_got, bytes);
+        for (int32_t h = 0; h < SAMPLES * b.at.H; h++) worst_of(&w, relative(got[h], (long double)twin[h]), "case %d, %d", c, h);
+        device_shuffle(2);
+        for (int s = 0; s < SAMPLES; s++) device_run(ks_k_edge_weights, d_alone, b.on.logp, d_items + s, d_lists, 1, b.at.H, b.at.window);
+        assert_true(same_bits(got, device_read(d_alone, bytes), bytes));
         device_end();
     }
     assert_below("weights of edges", &w, KS_TOLERANCE_MEASURE);

@@ -105,7 +105,7 @@ enum { SHIFT_X = 7, SHIFT_W = 4321 };
 typedef struct problem {
     matrix m;
     bool bf16;
-    size_t rows;
+    size_t rows, ldx; /* ldx: of an operand of one to three parts, of which the last one is multiplied */
     char *x, *w;
     float *once, *twice; /* [rows, N] the product of all rows; that, and once more on top */
 } problem;
@@ -114,9 +114,9 @@ typedef struct problem {
 static void multiply(const problem *p, float *y, size_t ldy, size_t first, size_t M, size_t w0, size_t N, bool accumulate)
 {
     const size_t K = p->m.K, size = p->bf16 ? 2 : 4;
-    const void *x = p->x + first * K * size, *w = p->w + w0 * K * size;
-    const int rc = p->bf16 ? ks_gpu_product_bf16(device_gpu(), y, ldy, x, w, M, N, K, accumulate)
-                           : ks_gpu_product_f32(device_gpu(), y, ldy, x, K, w, M, N, K, accumulate);
+    const void *x = p->x + (first * p->ldx + p->ldx - K) * size, *w = p->w + w0 * K * size;
+    const int rc = p->bf16 ? ks_gpu_product_bf16(device_gpu(), y, ldy, x, p->ldx, w, M, N, K, accumulate)
+                           : ks_gpu_product_f32(device_gpu(), y, ldy, x, p->ldx, w, M, N, K, accumulate);
     if (rc) fail_msg("[%zu, %zu] of %s, %zu rows: %s", N, K, p->bf16 ? "bf16" : "f32", M, ks_error_text());
 }
 
@@ -150,8 +150,8 @@ static void check_sums(const problem *p, worst *w)
         float got;
         long double sum = 0, all = 0;
         for (size_t k = 0; k < K; k++) {
-            const long double t =
-                (long double)numbers[(row * K + k + SHIFT_X) % BLOCK] * (long double)numbers[(column * K + k + SHIFT_W) % BLOCK];
+            const long double t = (long double)numbers[(row * p->ldx + p->ldx - K + k + SHIFT_X) % BLOCK] *
+                                  (long double)numbers[(column * K + k + SHIFT_W) % BLOCK];
             sum += t;
             all += fabsl(t);
         }
@@ -194,7 +194,7 @@ static void check_blocks(problem *p)
     assert_rows(p, y, p->once + (p->rows - M) * N, M, M, p->rows - M, "a product in blocks of columns");
 }
 
-static void every_matrix_has_one_algorithm(bool bf16)
+static void every_matrix_has_one_algorithm(bool bf16, size_t parts)
 {
     matrix all[MATRICES];
     worst error = {0};
@@ -202,17 +202,17 @@ static void every_matrix_has_one_algorithm(bool bf16)
     const size_t n = all_matrices(all);
     make_numbers(bf16);
     for (size_t i = 0; i < n; i++) {
-        problem p = {.m = all[i], .bf16 = bf16, .rows = ROWS};
+        problem p = {.m = all[i], .bf16 = bf16, .rows = ROWS, .ldx = parts * all[i].K};
         const size_t size = bf16 ? 2 : 4, N = p.m.N, K = p.m.K, most = ((size_t)1 << 28) / (N > K ? N : K);
         if (p.rows > most) p.rows = most;
         assert_int_equal(ks_gpu_memory(device_gpu(), &free_bytes, &all_bytes), 0);
-        const double bytes = (double)(N + p.rows) * (double)(K * size) + 4.0 * (double)(p.rows * N * sizeof(float));
+        const double bytes = ((double)(N * K) + (double)(p.rows * p.ldx)) * (double)size + 4.0 * (double)(p.rows * N * sizeof(float));
         if (bytes > 0.9 * (double)free_bytes) {
             printf("[%zu, %zu] of %s is left out: %.1f GB, and %.1f GB are free\n", N, K, bf16 ? "bf16" : "f32", bytes * 1e-9,
                    (double)free_bytes * 1e-9);
             continue;
         }
-        p.x = operand(p.rows * K, SHIFT_X, bf16);
+        p.x = operand(p.rows * p.ldx, SHIFT_X, bf16);
         p.w = operand(N * K, SHIFT_W, bf16);
         check_matrix(&p, &error);
         check_blocks(&p);
@@ -227,13 +227,13 @@ static void every_matrix_has_one_algorithm(bool bf16)
 static void test_bf16(void **state)
 {
     (void)state;
-    every_matrix_has_one_algorithm(true);
+    for (size_t parts = 1; parts <= 3; parts++) every_matrix_has_one_algorithm(true, parts);
 }
 
 static void test_f32(void **state)
 {
     (void)state;
-    every_matrix_has_one_algorithm(false);
+    every_matrix_has_one_algorithm(false, 1);
     const char *lines = ks_gpu_algorithms(device_gpu());
     assert_true(*lines && lines[strlen(lines) - 1] != '\n');
     printf("%s\n", lines);
@@ -285,7 +285,7 @@ static void test_error_of_parts(void **state)
         double largest[WAYS] = {0};
         for (int way = 0; way < WAYS; way++) {
             for (int p = 2 - way; p >= 0; p--)
-                assert_int_equal(ks_gpu_product_bf16(device_gpu(), d_y, N, d_part[p], d_short, R, N, K, p < 2 - way), 0);
+                assert_int_equal(ks_gpu_product_bf16(device_gpu(), d_y, N, d_part[p], K, d_short, R, N, K, p < 2 - way), 0);
             if (way == 3) assert_int_equal(ks_gpu_product_f32(device_gpu(), d_y, N, d_x, K, d_w, R, N, K, false), 0);
             device_get(y, d_y, sizeof y);
             for (size_t i = 0; i < R; i++) {

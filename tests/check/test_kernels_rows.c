@@ -1,6 +1,7 @@
-/* rows.cu, split.cu, norm.cu, rope.cu and activate.cu against their CPU twins, on aligned and odd shapes, in several orders of threads; and
+/* rows.cu, norm.cu, rope.cu and activate.cu against their CPU twins, on aligned and odd shapes, in several orders of threads; and
  * a row's bits against the rows beside it. */
 #include "check/device.h"
+#include "check/parts.h"
 #include "check/tolerances.h"
 #include "kernels/kernels.h"
 #include "support/numbers.h"
@@ -121,7 +122,7 @@ static void test_embed(void **state)
     }
 }
 
-static void test_gather_scatter_round(void **state)
+static void test_gather_add_round(void **state)
 {
     (void)state;
     for (size_t c = 0; c < 2 * N_WIDTHS * N_COUNTS; c++) {
@@ -131,13 +132,28 @@ static void test_gather_scatter_round(void **state)
         int64_t *rows = some_rows(n, ALL), *others = some_rows(n, ALL);
         const int64_t *d_rows = on_device(rows, n), *d_others = on_device(others, n);
         float *from = device_floats(x, size, odd), *got = device_floats(NULL, n * D, odd), *got_sum = device_floats(sum, size, odd);
-        assert_int_equal(cpu()->gather(dev(), want, x, rows, n, D), 0);
-        device_run(ks_k_gather, got, from, d_rows, n, D);
+        assert_int_equal(cpu()->gather(dev(), want, x, rows, n, D * sizeof *x), 0);
+        device_run(ks_k_gather, got, from, d_rows, n, D * sizeof *x);
         assert_same("gather", got, want, n, D);
+        /* Rows of one and of three bf16 parts, any bits: a third of the rows have room in x. */
+        int64_t *few = host_new(rows, n * sizeof *rows);
+        for (size_t i = 0; i < n; i++) few[i] %= ALL / 3;
+        const int64_t *d_few = on_device(few, n);
+        for (size_t parts = 1; parts <= 3; parts += 2) {
+            const size_t bytes = parts * D * sizeof(uint16_t);
+            char *d_some = device_new(NULL, n * bytes);
+            device_run(ks_k_gather, d_some, from, d_few, n, bytes);
+            const char *some = device_read(d_some, n * bytes);
+            for (size_t i = 0; i < n; i++) assert_memory_equal(some + i * bytes, (const char *)x + (size_t)few[i] * bytes, bytes);
+        }
 
-        assert_int_equal(cpu()->scatter_add(dev(), sum, want, others, n, D), 0);
-        device_run(ks_k_scatter_add, got_sum, got, d_others, n, D);
-        assert_same("scatter_add", got_sum, sum, ALL, D);
+        assert_int_equal(cpu()->add(dev(), sum, sum, want, others, n, D), 0);
+        device_run(ks_k_add, got_sum, got_sum, got, d_others, n, D);
+        assert_same("add to some rows", got_sum, sum, ALL, D);
+        float *all = floats(n * D), *got_all = device_floats(NULL, n * D, odd);
+        assert_int_equal(cpu()->add(dev(), all, x, want, NULL, n, D), 0);
+        device_run(ks_k_add, got_all, from, got, NULL, n, D);
+        assert_same("add", got_all, all, n, D);
 
         assert_int_equal(cpu()->round_diff(dev(), sum, others, x, rows, n, D), 0);
         device_run(ks_k_round_diff, got_sum, d_others, from, d_rows, n, D);
@@ -182,54 +198,50 @@ static void test_rope(void **state)
     }
 }
 
-/* ---- split ---- */
+/* ---- bf16 parts ---- */
 
-static void test_split(void **state)
+/* parts [form][K] of x [K], by a norm that has nothing to do but to multiply ones with weights x. */
+static const uint16_t *split(int form, const float *x, size_t K)
+{
+    float *ones = floats(K);
+    for (size_t i = 0; i < K; i++) ones[i] = 1;
+    const float *d_ones = device_floats(ones, K, false), *d_x = device_floats(x, K, false);
+    uint16_t *parts = device_new(NULL, K * ks_form_bytes(form));
+    device_run(ks_k_norm, parts, form, NULL, NULL, d_ones, NULL, 1, K, KS_NORM_RMS, 0, d_x, NULL);
+    return device_read(parts, K * ks_form_bytes(form));
+}
+
+static void test_parts(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < 4 * N_WIDTHS * N_COUNTS; c++) {
-        const int parts = 1 + (int)(c % 3);
-        const size_t K = WIDTHS[c / 4 % N_WIDTHS], n = COUNTS[c / 4 / N_WIDTHS], ldx = K + (c % 2 ? 4 : 5);
-        float *x = random_floats(n * ldx, 1);
-        for (size_t i = 0; i < n * ldx; i++) x[i] *= powf(10, (float)(60 * rng_uniform(&r) - 30));
-        const float *d_x = device_floats(x, n * ldx, false);
-        uint16_t *d_part[3] = {NULL}, *part[3];
-        for (int p = 0; p < parts; p++) d_part[p] = device_new(NULL, n * K * sizeof(uint16_t));
-        device_run(ks_k_split, d_part[0], d_part[1], d_part[2], d_x, ldx, n, K);
-        for (int p = 0; p < parts; p++) part[p] = device_read(d_part[p], n * K * sizeof(uint16_t));
+    for (size_t c = 0; c < 3 * N_WIDTHS; c++) {
+        const int form = 1 + (int)(c % 3);
+        const size_t K = WIDTHS[c / 3];
+        float *x = random_floats(K, 1), *rounded = floats(K);
+        for (size_t i = 0; i < K; i++) x[i] *= powf(10, (float)(60 * rng_uniform(&r) - 30));
+        const uint16_t *parts = split(form, x, K);
 
         /* The twin's rounding: round_diff of no change leaves bf16(x) - x, which is exact. */
-        float *dense = floats(n * K), *rounded = floats(n * K);
-        int64_t *rows = host_new(NULL, n * sizeof *rows);
-        for (size_t i = 0; i < n * K; i++) dense[i] = x[i / K * ldx + i % K];
-        memset(rounded, 0, n * K * sizeof *rounded);
-        for (size_t i = 0; i < n; i++) rows[i] = (int64_t)i;
-        assert_int_equal(cpu()->round_diff(dev(), rounded, rows, dense, rows, n, K), 0);
+        memset(rounded, 0, K * sizeof *rounded);
+        assert_int_equal(cpu()->round_diff(dev(), rounded, &(int64_t){0}, x, &(int64_t){0}, 1, K), 0);
         static const double left[] = {0x1p-8, 0x1p-16, 0};
-        for (size_t i = 0; i < n * K; i++) {
+        for (size_t i = 0; i < K; i++) {
             double sum = 0;
-            for (int p = 0; p < parts; p++) sum += (double)ks_f32_of_bf16(part[p][i]);
-            assert_true(ks_f32_of_bf16(part[0][i]) == dense[i] + rounded[i]);
-            assert_true(fabs((double)dense[i] - sum) <= left[parts - 1] * fabs((double)dense[i]) + 0x1p-134); /* half a subnormal */
+            for (size_t p = 0; p < (size_t)form; p++) sum += (double)ks_f32_of_bf16(parts[p * K + i]);
+            assert_true(ks_f32_of_bf16(parts[i]) == x[i] + rounded[i]);
+            assert_true(fabs((double)x[i] - sum) <= left[form - 1] * fabs((double)x[i]) + 0x1p-134); /* half a subnormal */
         }
         device_end();
     }
 }
 
-static void test_split_of_the_unusual(void **state)
+static void test_parts_of_the_unusual(void **state)
 {
     (void)state;
     const float x[] = {INFINITY,     -INFINITY, NAN,         0.0f,        -0.0f,    0x1.fffffep127f,
                        -0x1.ffp127f, 0x1p-149f, 1 + 0x1p-8f, 1 + 0x3p-8f, 0x1p-130f};
     enum { N = sizeof x / sizeof *x };
-    uint16_t *d_part[4];
-    const float *d_x = device_new(x, sizeof x);
-    for (int p = 0; p < 4; p++) d_part[p] = device_new(NULL, N * sizeof(uint16_t));
-    device_run(ks_k_split, d_part[0], d_part[1], d_part[2], d_x, N, 1, N);
-    device_run(ks_k_split, d_part[3], NULL, NULL, d_x, N, 1, N);
-    uint16_t *part[4];
-    for (int p = 0; p < 4; p++) part[p] = device_read(d_part[p], N * sizeof(uint16_t));
-    const uint16_t *hi = part[0], *mid = part[1], *lo = part[2], *alone = part[3];
+    const uint16_t *hi = split(3, x, N), *mid = hi + N, *lo = mid + N, *alone = split(1, x, N);
     for (int i = 0; i < N; i++) {
         const float h = ks_f32_of_bf16(hi[i]), m = ks_f32_of_bf16(mid[i]), l = ks_f32_of_bf16(lo[i]);
         if (!isfinite(x[i])) {
@@ -273,8 +285,8 @@ static void test_norms(void **state)
         const bool mean = kind == KS_NORM_LAYER;
         float want_tape[2][ALL] = {{0}}, got_tape[2][ALL], *want_y = floats(n * D), *want_dy = floats(n * D);
         const ks_norm_tape tape = {mean ? want_tape[0] : NULL, want_tape[1]};
-        assert_int_equal(cpu()->norm(dev(), want_y, taped ? &tape : NULL, x, listed ? rows : NULL, n, D, &p), 0);
-        assert_int_equal(cpu()->norm_diff(dev(), want_dy, d, d_rows, x, &tape, rows, n, D, &p), 0);
+        assert_int_equal(cpu()->norm(dev(), want_y, KS_FORM_F32, taped ? &tape : NULL, x, listed ? rows : NULL, n, D, &p), 0);
+        assert_int_equal(cpu()->norm_diff(dev(), want_dy, KS_FORM_F32, d, d_rows, x, &tape, rows, n, D, &p), 0);
 
         const float *x_k = device_floats(x, size, odd), *d_k = device_floats(d, size, odd), *w_k = device_floats(weight, D, false),
                     *b_k = p.bias ? device_floats(bias, D, false) : NULL;
@@ -283,9 +295,9 @@ static void test_norms(void **state)
         float *tape_k[2];
         for (int k = 0; k < 2; k++) tape_k[k] = device_new(zeros, sizeof zeros);
         device_shuffle(c + 1);
-        device_run(ks_k_norm, y, taped && mean ? tape_k[0] : NULL, taped ? tape_k[1] : NULL, x_k, listed ? rows_k : NULL, n, D, kind, p.eps,
-                   w_k, b_k);
-        device_run(ks_k_norm_diff, dy, d_k, d_rows_k, x_k, rows_k, n, D, kind, p.eps, w_k);
+        device_run(ks_k_norm, y, KS_FORM_F32, taped && mean ? tape_k[0] : NULL, taped ? tape_k[1] : NULL, x_k, listed ? rows_k : NULL, n, D,
+                   kind, p.eps, w_k, b_k);
+        device_run(ks_k_norm_diff, dy, KS_FORM_F32, d_k, d_rows_k, x_k, rows_k, n, D, kind, p.eps, w_k);
         const float *got_y = device_read(y, n * D * sizeof *y), *got_dy = device_read(dy, n * D * sizeof *dy);
         for (int k = 0; k < 2; k++) device_get(got_tape[k], tape_k[k], sizeof got_tape[k]);
         for (size_t i = 0; i < n; i++) {
@@ -299,18 +311,24 @@ static void test_norms(void **state)
         /* Another order of threads; each row alone. */
         float *again = device_floats(NULL, n * D, odd);
         device_shuffle(c + 1000);
-        device_run(ks_k_norm_diff, again, d_k, d_rows_k, x_k, rows_k, n, D, kind, p.eps, w_k);
+        device_run(ks_k_norm_diff, again, KS_FORM_F32, d_k, d_rows_k, x_k, rows_k, n, D, kind, p.eps, w_k);
         assert_same("norm_diff, another order", again, got_dy, n, D);
         for (size_t i = 0; i < n; i++) {
-            device_run(ks_k_norm_diff, again, d_k, d_rows_k + i, x_k, rows_k + i, 1, D, kind, p.eps, w_k);
+            device_run(ks_k_norm_diff, again, KS_FORM_F32, d_k, d_rows_k + i, x_k, rows_k + i, 1, D, kind, p.eps, w_k);
             assert_same("norm_diff, a row alone", again, got_dy + i * D, 1, D);
-            device_run(ks_k_norm, again, NULL, NULL, x_k, alone_k + i, 1, D, kind, p.eps, w_k, b_k);
+            device_run(ks_k_norm, again, KS_FORM_F32, NULL, NULL, x_k, alone_k + i, 1, D, kind, p.eps, w_k, b_k);
             assert_same("norm, a row alone", again, got_y + i * D, 1, D);
         }
+        const int form = 1 + (int)(c % 3);
+        void *parts = device_new(NULL, n * D * ks_form_bytes(form));
+        device_run(ks_k_norm, parts, form, NULL, NULL, x_k, listed ? rows_k : NULL, n, D, kind, p.eps, w_k, b_k);
+        assert_parts("norm", parts, form, got_y, n, D);
+        device_run(ks_k_norm_diff, parts, form, d_k, d_rows_k, x_k, rows_k, n, D, kind, p.eps, w_k);
+        assert_parts("norm_diff", parts, form, got_dy, n, D);
         /* Memory of another alignment. */
         const float *x_a = device_floats(x, size, !odd), *d_a = device_floats(d, size, !odd);
         float *dy_a = device_floats(NULL, n * D, !odd);
-        device_run(ks_k_norm_diff, dy_a, d_a, d_rows_k, x_a, rows_k, n, D, kind, p.eps, w_k);
+        device_run(ks_k_norm_diff, dy_a, KS_FORM_F32, d_a, d_rows_k, x_a, rows_k, n, D, kind, p.eps, w_k);
         assert_same("norm_diff, another alignment", dy_a, got_dy, n, D);
         device_end();
     }
@@ -334,21 +352,25 @@ static void test_activations(void **state)
               *du = random_floats(n * F, effect);
         int64_t *rows = some_rows(n, ALL);
         float *want = floats(n * F), *want_d = floats(n * F);
-        assert_int_equal(cpu()->activate(dev(), want, gated ? g : NULL, u, n, F, act), 0);
-        assert_int_equal(cpu()->activate_diff(dev(), want_d, dg, du, gated ? g : NULL, u, rows, n, F, act), 0);
+        assert_int_equal(cpu()->activate(dev(), want, KS_FORM_F32, gated ? g : NULL, u, n, F, act), 0);
+        assert_int_equal(cpu()->activate_diff(dev(), want_d, KS_FORM_F32, dg, du, gated ? g : NULL, u, rows, n, F, act), 0);
 
-        /* d(f u) = df (u + du) + f du: where both nearly cancel, in few columns, f du is what errors are relative to. */
+        /* d(f u) = df (u + du) + f du, and without gate d(s u) = ds (u + du) + s du, s u = f: where both nearly cancel, in few columns, the
+         * last term is what errors are relative to. */
         float *f = floats(size), *terms = floats(n * F);
-        assert_int_equal(cpu()->activate(dev(), f, NULL, g, ALL, F, act), 0);
-        for (size_t i = 0; i < n * F; i++) terms[i] = gated ? f[(size_t)rows[i / F] * F + i % F] * du[i] : 0;
+        assert_int_equal(cpu()->activate(dev(), f, KS_FORM_F32, NULL, gated ? g : u, ALL, F, act), 0);
+        for (size_t i = 0; i < n * F; i++) {
+            const size_t at = (size_t)rows[i / F] * F + i % F;
+            terms[i] = gated ? f[at] * du[i] : f[at] / u[at] * du[i];
+        }
 
         const float *g_k = gated ? device_floats(g, size, odd) : NULL, *dg_k = device_floats(dg, n * F, odd);
         float *u_k = device_floats(u, size, odd), *du_k = device_floats(du, n * F, odd);
         float *a = device_floats(NULL, n * F, odd), *da = device_floats(NULL, n * F, odd);
         const int64_t *rows_k = on_device(rows, n);
         device_shuffle(c + 1);
-        device_run(ks_k_activate, a, g_k, u_k, n, F, act);
-        device_run(ks_k_activate_diff, da, dg_k, du_k, g_k, u_k, rows_k, n, F, act);
+        device_run(ks_k_activate, a, KS_FORM_F32, g_k, u_k, n, F, act);
+        device_run(ks_k_activate_diff, da, KS_FORM_F32, dg_k, du_k, g_k, u_k, rows_k, n, F, act);
         const float *got = device_read(a, n * F * sizeof *a), *got_d = device_read(da, n * F * sizeof *da);
         for (size_t i = 0; i < n; i++) {
             const char *name = ks_act_name(act), *gate = gated ? ", gated" : "";
@@ -357,17 +379,24 @@ static void test_activations(void **state)
                      gate, width, effect);
         }
 
+        const int form = 1 + (int)(c % 3);
+        void *parts = device_new(NULL, n * F * ks_form_bytes(form));
+        device_run(ks_k_activate, parts, form, g_k, u_k, n, F, act);
+        assert_parts("activate", parts, form, got, n, F);
+        device_run(ks_k_activate_diff, parts, form, dg_k, du_k, g_k, u_k, rows_k, n, F, act);
+        assert_parts("activate_diff", parts, form, got_d, n, F);
+
         /* A row alone, another alignment, in place. */
         const float *g_a = gated ? device_floats(g, size, !odd) : NULL, *u_a = device_floats(u, size, !odd),
                     *dg_a = device_floats(dg, n * F, !odd);
         float *du_a = device_floats(du, n * F, !odd), *again = device_floats(NULL, F, false);
         for (size_t i = 0; i < n; i++) {
-            device_run(ks_k_activate_diff, again, dg_a + i * F, du_a + i * F, g_a, u_a, rows_k + i, 1, F, act);
+            device_run(ks_k_activate_diff, again, KS_FORM_F32, dg_a + i * F, du_a + i * F, g_a, u_a, rows_k + i, 1, F, act);
             assert_same("activate_diff, a row alone", again, got_d + i * F, 1, F);
         }
-        device_run(ks_k_activate_diff, du_a, dg_a, du_a, g_a, u_a, rows_k, n, F, act);
+        device_run(ks_k_activate_diff, du_a, KS_FORM_F32, dg_a, du_a, g_a, u_a, rows_k, n, F, act);
         assert_same("activate_diff in place", du_a, got_d, n, F);
-        device_run(ks_k_activate, u_k, g_k, u_k, n, F, act);
+        device_run(ks_k_activate, u_k, KS_FORM_F32, g_k, u_k, n, F, act);
         assert_same("activate in place", u_k, got, n, F);
         device_end();
     }
@@ -378,9 +407,9 @@ static void test_activations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_embed),    cmocka_unit_test(test_gather_scatter_round),
+        cmocka_unit_test(test_embed),    cmocka_unit_test(test_gather_add_round),
         cmocka_unit_test(test_add_bias), cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_split),    cmocka_unit_test(test_split_of_the_unusual),
+        cmocka_unit_test(test_parts),    cmocka_unit_test(test_parts_of_the_unusual),
         cmocka_unit_test(test_norms),    cmocka_unit_test(test_activations),
     };
     return device_run_tests(tests);

@@ -146,11 +146,11 @@ static void rows_of(const family &f, size_t R)
     const array<float> x(R * f.D), d(R * f.D), weight(f.D), bias(f.D);
     {
         const results y(R * f.D);
-        CALL(ks_k_gather, y, x, rows, R, f.D);
+        CALL(ks_k_gather, y, x, rows, R, f.D * sizeof(float));
     }
     x.last() = 1;
     d.last() = 2;
-    CALL(ks_k_scatter_add, x, d, rows, R, f.D);
+    CALL(ks_k_add, x, x, d, rows, R, f.D);
     assert_true(x.last() == 3);
     d.last() = 0.001f;
     CALL(ks_k_round_diff, d, rows, x, rows, R, f.D);
@@ -160,17 +160,14 @@ static void rows_of(const family &f, size_t R)
         b.last() = 1;
         CALL(ks_k_add_bias, y, N, b, R, N);
         assert_true(y.last() == 1);
-        const array<uint16_t> hi(R * N), mid(R * N), lo(R * N);
-        hi.last() = lo.last() = 1;
-        CALL(ks_k_split, hi, mid, lo, y, N, R, N);
-        assert_true(hi.last() == 0x3f80 && lo.last() == 0);
     }
     {
         const results y(R * f.D), inv(R);
         const array<float> mean(R);
-        CALL(ks_k_norm, y, f.norm == KS_NORM_LAYER ? (float *)mean : nullptr, inv, x, rows, R, f.D, f.norm, 1e-5f, weight, bias);
+        CALL(ks_k_norm, y, KS_FORM_F32, f.norm == KS_NORM_LAYER ? (float *)mean : nullptr, inv, x, rows, R, f.D, f.norm, 1e-5f, weight,
+             bias);
         const results dy(R * f.D);
-        CALL(ks_k_norm_diff, dy, d, rows, x, rows, R, f.D, f.norm, 1e-5f, weight);
+        CALL(ks_k_norm_diff, dy, KS_FORM_F32, d, rows, x, rows, R, f.D, f.norm, 1e-5f, weight);
     }
     {
         const array<float> q(R * f.H * f.E), cosine(R * f.E / 2), sine(R * f.E / 2);
@@ -182,8 +179,12 @@ static void rows_of(const family &f, size_t R)
     const array<float> g(R * f.F), u(R * f.F), dg(R * f.F), du(R * f.F);
     for (int act : {KS_ACT_SILU, KS_ACT_GELU_TANH, KS_ACT_GELU_ERF}) {
         const results a(R * f.F), da(R * f.F);
-        CALL(ks_k_activate, a, f.gate ? (float *)g : nullptr, u, R, f.F, act);
-        CALL(ks_k_activate_diff, da, f.gate ? (float *)dg : nullptr, du, f.gate ? (float *)g : nullptr, u, rows, R, f.F, act);
+        CALL(ks_k_activate, a, KS_FORM_F32, f.gate ? (float *)g : nullptr, u, R, f.F, act);
+        CALL(ks_k_activate_diff, da, KS_FORM_F32, f.gate ? (float *)dg : nullptr, du, f.gate ? (float *)g : nullptr, u, rows, R, f.F, act);
+        const array<uint16_t> parts(R * f.F * 3);
+        parts.last() = 1;
+        CALL(ks_k_activate, parts, 3, f.gate ? (float *)g : nullptr, u, R, f.F, act);
+        assert_true(parts.last() == 0);
     }
 }
 
@@ -201,16 +202,16 @@ static void attention_of(const family &f, int32_t T, size_t S, size_t R, int32_t
     logp.last() = NAN;
     {
         const results out(rows * f.H * f.E);
-        CALL(ks_k_attention, out, logp, q, k, v, samples, S, T, H, G, E, f.window, 0.1f);
+        CALL(ks_k_attention, out, KS_FORM_F32, logp, q, k, v, samples, S, T, H, G, E, f.window, 0.1f);
     }
     assert_false(std::isnan(logp.last()));
     {
         const array<double> strength(f.H);
-        const array<int32_t> pairs(2);
-        const array<ks_k_sample> one(1);
-        one[0] = last;
-        pairs[0] = pairs[1] = T - 1;
-        CALL(ks_k_edge_weights, strength, logp, one, pairs, 1, H, f.window);
+        const array<int32_t> pair(2);
+        const array<ks_k_edge_item> edges(S);
+        edges.last() = {last, 0, 0, 1, 1, 1};
+        pair[0] = pair[1] = T - 1;
+        CALL(ks_k_edge_weights, strength, logp, edges, pair, S, H, f.window);
         assert_true(strength.last() > 0);
     }
 
@@ -225,7 +226,7 @@ static void attention_of(const family &f, int32_t T, size_t S, size_t R, int32_t
     for (int32_t i = 0; i < n; i++) lists[i] = T - n + i;
     for (int32_t t = T - n; t < T; t++) lists[n + t + 1] = t - (T - n) + 1; /* one edge a row, to key 0 */
     const results da(in * f.H * f.E);
-    CALL(ks_k_attention_diff, da, dq, dk, dv, q, k, v, logp, items, lists, branches, T, n, H, G, E, f.window, 0.1f);
+    CALL(ks_k_attention_diff, da, KS_FORM_F32, dq, dk, dv, q, k, v, logp, items, lists, branches, T, n, H, G, E, f.window, 0.1f);
 }
 
 /* ---- measures ---- */

@@ -65,9 +65,10 @@ static void test_against_long_double(void **state)
                 float *a = malloc(N * F * sizeof *a), *da = malloc(N * F * sizeof *da);
                 memcpy(a, u, N * F * sizeof *a); /* in place, as the engine does it */
                 memcpy(da, du, N * F * sizeof *da);
-                assert_int_equal(all_devices.b->activate(all_devices.dev[t], a, gated ? g : NULL, a, N, F, act), 0);
-                assert_int_equal(
-                    all_devices.b->activate_diff(all_devices.dev[t], da, gated ? dg : NULL, da, gated ? g : NULL, u, rows, N, F, act), 0);
+                assert_int_equal(all_devices.b->activate(all_devices.dev[t], a, KS_FORM_F32, gated ? g : NULL, a, N, F, act), 0);
+                assert_int_equal(all_devices.b->activate_diff(all_devices.dev[t], da, KS_FORM_F32, gated ? dg : NULL, da, gated ? g : NULL,
+                                                              u, rows, N, F, act),
+                                 0);
                 if (t == 0) {
                     first = a, first_d = da;
                 } else {
@@ -110,7 +111,8 @@ static void test_far_out(void **state)
         e[i] = x[i % M];
     }
     for (int act = 0; act < 3; act++) {
-        assert_int_equal(all_devices.b->activate_diff(all_devices.dev[0], a, NULL, e, NULL, g, &(int64_t){0}, 1, M * M, act), 0);
+        assert_int_equal(all_devices.b->activate_diff(all_devices.dev[0], a, KS_FORM_F32, NULL, e, NULL, g, &(int64_t){0}, 1, M * M, act),
+                         0);
         for (int i = 0; i < M * M; i++) {
             const double want = (double)(share((long double)g[i] + (long double)e[i], act) * ((long double)g[i] + (long double)e[i]) -
                                          share((long double)g[i], act) * (long double)g[i]);

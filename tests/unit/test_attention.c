@@ -273,9 +273,10 @@ static void run(const scene *s, float **out, float **logp, float **da)
                                    .heads = s->heads};
     for (int i = 0; i < all_devices.n; i++) {
         float *o = malloc(T * Q * sizeof *o + 4), *l = malloc(n_logp * sizeof *l + 4), *a = malloc(s->n_out * Q * sizeof *a + 4);
-        assert_int_equal(all_devices.b->attention(all_devices.dev[i], o, l, s->q, s->k, s->v, &item, 1, &s->at), 0);
-        assert_int_equal(all_devices.b->attention_diff(all_devices.dev[i], a, s->dq, s->dk, s->dv, s->q, s->k, s->v, l, &branch, 1, &s->at),
-                         0);
+        assert_int_equal(all_devices.b->attention(all_devices.dev[i], o, KS_FORM_F32, l, s->q, s->k, s->v, &item, 1, &s->at), 0);
+        assert_int_equal(
+            all_devices.b->attention_diff(all_devices.dev[i], a, KS_FORM_F32, s->dq, s->dk, s->dv, s->q, s->k, s->v, l, &branch, 1, &s->at),
+            0);
         if (i == 0) {
             *out = o, *logp = l, *da = a;
         } else {
@@ -374,8 +375,9 @@ static void test_lengths(void **state)
         }
         float *out = malloc(LONG * E * sizeof *out), *logp = malloc((size_t)(T * KS_PADDED(T)) * sizeof *logp),
               *da = malloc(BRANCHES * N * E * sizeof *da);
-        assert_int_equal(all_devices.b->attention(dev, out, logp, x[0], x[1], x[2], &item, 1, &at), 0);
-        assert_int_equal(all_devices.b->attention_diff(dev, da, d[0], d[1], d[2], x[0], x[1], x[2], logp, branch, BRANCHES, &at), 0);
+        assert_int_equal(all_devices.b->attention(dev, out, KS_FORM_F32, logp, x[0], x[1], x[2], &item, 1, &at), 0);
+        assert_int_equal(
+            all_devices.b->attention_diff(dev, da, KS_FORM_F32, d[0], d[1], d[2], x[0], x[1], x[2], logp, branch, BRANCHES, &at), 0);
         if (first) assert_true(same_bits(da, first, BRANCHES * N * E * sizeof *da));
         free(out), free(logp);
         if (first) free(da);

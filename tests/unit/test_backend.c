@@ -68,22 +68,25 @@ static void test_rows(void **state)
         slot[i] = (int64_t)(i * 3);
     }
     for (int t = 0; t < all_devices.n; t++) {
-        float *y = malloc(N * D * sizeof *y), *s = malloc(R * D * sizeof *s), *d = malloc(N * D * sizeof *d);
+        float *y = malloc(N * D * sizeof *y), *s = malloc(R * D * sizeof *s), *d = malloc(N * D * sizeof *d),
+              *z = malloc(R * D * sizeof *z);
         memcpy(s, x, R * D * sizeof *s);
         memcpy(d, d0, N * D * sizeof *d);
-        assert_int_equal(all_devices.b->gather(all_devices.dev[t], y, x, pick, N, D), 0);
-        assert_int_equal(all_devices.b->scatter_add(all_devices.dev[t], s, add, once, R, D), 0);
+        assert_int_equal(all_devices.b->gather(all_devices.dev[t], y, x, pick, N, D * sizeof *y), 0);
+        assert_int_equal(all_devices.b->add(all_devices.dev[t], s, s, add, once, R, D), 0);
+        assert_int_equal(all_devices.b->add(all_devices.dev[t], z, x, add, NULL, R, D), 0);
         assert_int_equal(all_devices.b->round_diff(all_devices.dev[t], d, slot, x, once, R, D), 0);
         for (size_t i = 0; i < N; i++) assert_true(same_bits(y + i * D, x + (size_t)pick[i] * D, D * sizeof *y));
         for (size_t i = 0; i < R; i++) {
             for (size_t k = 0; k < D; k++) {
                 const size_t at = (size_t)once[i] * D + k, ds = (size_t)slot[i] * D + k;
                 assert_true(s[at] == x[at] + add[i * D + k]);
+                assert_true(z[i * D + k] == x[i * D + k] + add[i * D + k]);
                 assert_true(d[ds] == bf16_of(x[at] + d0[ds]) - x[at]);
             }
         }
         for (size_t i = 1; i < N; i += 3) assert_true(same_bits(d + i * D, d0 + i * D, D * sizeof *d)); /* no slot: untouched */
-        free(y), free(s), free(d);
+        free(y), free(s), free(d), free(z);
     }
     free(x), free(add), free(d0);
 }
@@ -143,40 +146,37 @@ static void test_embed_and_rope(void **state)
     free(w), free(x0);
 }
 
-/* What the product itself computes is tested in test_gemm; here: bias, accumulate, strides, and the grade. */
+/* What the product itself computes is tested in test_gemm; here: bias, leading dimension, and the grade. */
 static void test_linear(void **state)
 {
     (void)state;
-    enum { M = 33, N = 45, K = 300, LDX = 310, LDY = 50 };
+    enum { M = 33, N = 45, K = 300, LDY = 50 };
     rng r = {13};
-    float *x = rng_floats(&r, M * LDX, 1), *w = rng_floats(&r, N * K, 1), *bias = rng_floats(&r, N, 1), *y0 = rng_floats(&r, M * LDY, 1);
-    float *rounded = malloc(M * LDX * sizeof *rounded);
-    for (size_t i = 0; i < M * LDX; i++) rounded[i] = bf16_of(x[i]);
+    float *x = rng_floats(&r, M * K, 1), *w = rng_floats(&r, N * K, 1), *bias = rng_floats(&r, N, 1), *y0 = rng_floats(&r, M * LDY, 1);
+    float *rounded = malloc(M * K * sizeof *rounded);
+    for (size_t i = 0; i < M * K; i++) rounded[i] = bf16_of(x[i]);
     const ks_tensor t = {w, KS_F32, N, K, K};
     for (int d = 0; d < all_devices.n; d++) {
         for (int grade = KS_GRADE_STATE; grade <= KS_GRADE_FAST; grade++) {
-            float *y = malloc(M * LDY * sizeof *y), *plain = malloc(M * LDY * sizeof *plain), *add = malloc(M * LDY * sizeof *add);
+            float *y = malloc(M * LDY * sizeof *y), *plain = malloc(M * LDY * sizeof *plain);
             memcpy(y, y0, M * LDY * sizeof *y);
-            memcpy(add, y0, M * LDY * sizeof *y);
-            assert_int_equal(all_devices.b->linear(all_devices.dev[d], plain, LDY, x, LDX, &t, NULL, M, false, grade), 0);
-            assert_int_equal(all_devices.b->linear(all_devices.dev[d], y, LDY, x, LDX, &t, bias, M, false, grade), 0);
-            assert_int_equal(all_devices.b->linear(all_devices.dev[d], add, LDY, x, LDX, &t, bias, M, true, grade), 0);
+            assert_int_equal(all_devices.b->linear(all_devices.dev[d], plain, LDY, x, KS_FORM_F32, &t, NULL, M, grade), 0);
+            assert_int_equal(all_devices.b->linear(all_devices.dev[d], y, LDY, x, KS_FORM_F32, &t, bias, M, grade), 0);
             const float *in = grade == KS_GRADE_FAST ? rounded : x;
             for (size_t m = 0; m < M; m++) {
                 for (size_t n = 0; n < N; n++) {
                     double sum = 0, size = 0;
                     for (size_t k = 0; k < K; k++) {
-                        sum += (double)in[m * LDX + k] * (double)w[n * K + k];
-                        size += fabs((double)in[m * LDX + k] * (double)w[n * K + k]);
+                        sum += (double)in[m * K + k] * (double)w[n * K + k];
+                        size += fabs((double)in[m * K + k] * (double)w[n * K + k]);
                     }
                     const size_t at = m * LDY + n;
                     assert_true(fabs((double)plain[at] - sum) <= 2e-7 * size);
                     assert_true(y[at] == plain[at] + bias[n]);
-                    assert_true(add[at] == (y0[at] + plain[at]) + bias[n]);
                 }
                 assert_true(same_bits(y + m * LDY + N, y0 + m * LDY + N, (LDY - N) * sizeof *y)); /* beyond N: untouched */
             }
-            free(y), free(plain), free(add);
+            free(y), free(plain);
         }
     }
     free(x), free(w), free(bias), free(y0), free(rounded);
@@ -235,12 +235,12 @@ static void test_attention_items(void **state)
     for (int d = 0; d < all_devices.n; d++) {
         float *out = calloc((size_t)rows * Q, sizeof *out), *logp = calloc((size_t)logs, sizeof *logp),
               *da = calloc((size_t)out_next * Q, sizeof *da);
-        assert_int_equal(all_devices.b->attention(all_devices.dev[d], out, logp, q, k, v, items, S, &at), 0);
-        assert_int_equal(all_devices.b->attention_diff(all_devices.dev[d], da, dq, dk, dv, q, k, v, logp, branch, B, &at), 0);
+        assert_int_equal(all_devices.b->attention(all_devices.dev[d], out, KS_FORM_F32, logp, q, k, v, items, S, &at), 0);
+        assert_int_equal(all_devices.b->attention_diff(all_devices.dev[d], da, KS_FORM_F32, dq, dk, dv, q, k, v, logp, branch, B, &at), 0);
         for (int s = 0; s < S; s++) { /* each sample alone */
             float *o1 = calloc((size_t)rows * Q, sizeof *o1), *l1 = calloc((size_t)logs, sizeof *l1);
             const size_t o0 = (size_t)items[s].row0 * Q, l0 = (size_t)items[s].logp, ln = (size_t)(H * T[s] * KS_PADDED(T[s]));
-            assert_int_equal(all_devices.b->attention(all_devices.dev[d], o1, l1, q, k, v, items + s, 1, &at), 0);
+            assert_int_equal(all_devices.b->attention(all_devices.dev[d], o1, KS_FORM_F32, l1, q, k, v, items + s, 1, &at), 0);
             assert_true(same_bits(o1 + o0, out + o0, (size_t)T[s] * Q * sizeof *out));
             assert_true(same_bits(l1 + l0, logp + l0, ln * sizeof *logp));
             assert_true(out[o0 - 1] == 0 && logp[l0 - 1] == 0 && logp[l0 + ln] == 0); /* nothing beside it was touched */
@@ -249,7 +249,8 @@ static void test_attention_items(void **state)
         for (int b = 0; b < B; b++) {
             const int s = b % S;
             float *a1 = calloc((size_t)out_next * Q, sizeof *a1), *mine = da + (size_t)branch[b].out_row * Q;
-            assert_int_equal(all_devices.b->attention_diff(all_devices.dev[d], a1, dq, dk, dv, q, k, v, logp, branch + b, 1, &at), 0);
+            assert_int_equal(
+                all_devices.b->attention_diff(all_devices.dev[d], a1, KS_FORM_F32, dq, dk, dv, q, k, v, logp, branch + b, 1, &at), 0);
             assert_true(same_bits(a1 + (size_t)branch[b].out_row * Q, mine, (size_t)T[s] * Q * sizeof *da));
             assert_true(mine[-1] == 0);
             if (b < 9 && b % 3 == 0) { /* nothing left: the output goes */
@@ -260,7 +261,8 @@ static void test_attention_items(void **state)
             if (b < 9 && b % 3 == 1) { /* scale of a whole row: as if there were no edges */
                 ks_branch_item none = branch[b];
                 none.edges = NULL;
-                assert_int_equal(all_devices.b->attention_diff(all_devices.dev[d], a1, dq, dk, dv, q, k, v, logp, &none, 1, &at), 0);
+                assert_int_equal(
+                    all_devices.b->attention_diff(all_devices.dev[d], a1, KS_FORM_F32, dq, dk, dv, q, k, v, logp, &none, 1, &at), 0);
                 assert_true(same_bits(a1 + (size_t)branch[b].out_row * Q, mine, (size_t)T[s] * Q * sizeof *da));
             }
             if (b >= 9) {
@@ -269,14 +271,17 @@ static void test_attention_items(void **state)
             }
             free(a1);
         }
-        /* The first sample: pairs that are seen, and one that is not. */
-        const int32_t query[] = {5, 16, 3}, keys[] = {0, 16, 4};
-        double strength[H];
-        assert_int_equal(all_devices.b->edge_weights(all_devices.dev[d], strength, logp, items, query, keys, 3, &at), 0);
+        /* The first sample: pairs that are seen, and some that are not; no keys; no queries. */
+        const int32_t query[] = {5, 16}, keys[] = {0, 4, 16};
+        const ks_edge_item edges[] = {{items[0], 2, query, keys, 2, 3}, {items[0], 0, query, keys, 2, 0}, {items[0], 1, query, keys, 0, 3}};
+        double strength[3][H];
+        assert_int_equal(all_devices.b->edge_weights(all_devices.dev[d], strength[0], logp, edges, 3, &at), 0);
         for (int h = 0; h < H; h++) {
-            const float *l = logp + items[0].logp + (int64_t)h * T[0] * KS_PADDED(T[0]);
-            const double want = (exp((double)l[5 * KS_PADDED(T[0])]) + exp((double)l[16 * KS_PADDED(T[0]) + 16])) / 3;
-            assert_true(fabs(strength[h] - want) <= 1e-12);
+            const int64_t P = KS_PADDED(T[0]), pairs[] = {5 * P, 5 * P + 4, 16 * P, 16 * P + 4, 16 * P + 16};
+            double want = 0;
+            for (int i = 0; i < 5; i++) want += exp((double)logp[items[0].logp + h * T[0] * P + pairs[i]]) / 6;
+            assert_true(fabs(strength[2][h] - want) <= 1e-12);
+            assert_true(strength[0][h] == 0 && strength[1][h] == 0);
         }
         free(out), free(logp), free(da);
     }
@@ -304,7 +309,7 @@ static void test_nothing_changes(void **state)
     const ks_edges edges = {start, key}, none = {hidden, key};
     const uint8_t second[H] = {0, 1, 0};
     for (int d = 0; d < all_devices.n; d++) {
-        assert_int_equal(all_devices.b->attention(all_devices.dev[d], out, logp, q, k, v, &item, 1, &at), 0);
+        assert_int_equal(all_devices.b->attention(all_devices.dev[d], out, KS_FORM_F32, logp, q, k, v, &item, 1, &at), 0);
         const ks_branch_item b[] = {
             {.trunk = item, .out_pos = pos, .n_out = T, .edges = &edges, .kind = KS_SCALE, .value = 1},
             {.trunk = item, .out_pos = pos, .n_out = T, .edges = &none, .kind = KS_KNOCKOUT},
@@ -313,7 +318,8 @@ static void test_nothing_changes(void **state)
         };
         for (int c = 0; c < 4; c++) {
             memset(da, 0xff, T * Q * sizeof *da);
-            assert_int_equal(all_devices.b->attention_diff(all_devices.dev[d], da, zero, zero, zero, q, k, v, logp, b + c, 1, &at), 0);
+            assert_int_equal(
+                all_devices.b->attention_diff(all_devices.dev[d], da, KS_FORM_F32, zero, zero, zero, q, k, v, logp, b + c, 1, &at), 0);
             for (size_t i = 0; i < T * Q; i++) {
                 const bool acts = c == 3 && i % Q / E == 1;
                 if (!acts) assert_true(da[i] == 0);
@@ -333,11 +339,11 @@ static void test_empty(void **state)
     const ks_norm p = {.weight = (const float[8]){0}};
     for (int d = 0; d < all_devices.n; d++) {
         ks_device *dev = all_devices.dev[d];
-        assert_int_equal(all_devices.b->linear(dev, NULL, 8, NULL, 8, &w, NULL, 0, false, KS_GRADE_FAST), 0);
-        assert_int_equal(all_devices.b->norm(dev, NULL, NULL, NULL, NULL, 0, 8, &p), 0);
+        assert_int_equal(all_devices.b->linear(dev, NULL, 8, NULL, KS_FORM_F32, &w, NULL, 0, KS_GRADE_FAST), 0);
+        assert_int_equal(all_devices.b->norm(dev, NULL, KS_FORM_F32, NULL, NULL, NULL, 0, 8, &p), 0);
         assert_int_equal(all_devices.b->gather(dev, NULL, NULL, NULL, 0, 8), 0);
-        assert_int_equal(all_devices.b->attention(dev, NULL, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
-        assert_int_equal(all_devices.b->attention_diff(dev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
+        assert_int_equal(all_devices.b->attention(dev, NULL, KS_FORM_F32, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
+        assert_int_equal(all_devices.b->attention_diff(dev, NULL, KS_FORM_F32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, &at), 0);
         assert_int_equal(all_devices.b->measure(dev, NULL, NULL, NULL, NULL, NULL, 0, 100), 0);
         assert_int_equal(all_devices.b->baseline(dev, NULL, NULL, 0, 100), 0);
     }

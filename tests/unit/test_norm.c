@@ -71,8 +71,8 @@ static void test_against_long_double(void **state)
             float *y = malloc(N * D * sizeof *y), *dy = malloc(N * D * sizeof *dy), *mean = calloc(N, sizeof *mean),
                   *inv = calloc(N, sizeof *inv);
             const ks_norm_tape tape = {p.kind == KS_NORM_LAYER ? mean : NULL, inv};
-            assert_int_equal(all_devices.b->norm(all_devices.dev[t], y, &tape, x, rows, N, D, &p), 0);
-            assert_int_equal(all_devices.b->norm_diff(all_devices.dev[t], dy, d, d_rows, x, &tape, rows, N, D, &p), 0);
+            assert_int_equal(all_devices.b->norm(all_devices.dev[t], y, KS_FORM_F32, &tape, x, rows, N, D, &p), 0);
+            assert_int_equal(all_devices.b->norm_diff(all_devices.dev[t], dy, KS_FORM_F32, d, d_rows, x, &tape, rows, N, D, &p), 0);
             float *now[4] = {y, dy, mean, inv};
             for (int k = 0; k < 4; k++) {
                 if (t == 0) first[k] = now[k];
@@ -102,11 +102,11 @@ static void test_edges(void **state)
     float *x = rng_floats(&r, 2 * D, 1), *weight = rng_floats(&r, D, 1), y[2 * D], again[D], d[D], dy[D], inv[2];
     const ks_norm p = {.kind = KS_NORM_RMS, .eps = 1e-6f, .weight = weight};
     const ks_norm_tape tape = {NULL, inv};
-    assert_int_equal(all_devices.b->norm(all_devices.dev[0], y, &tape, x, NULL, 2, D, &p), 0);
-    assert_int_equal(all_devices.b->norm(all_devices.dev[0], again, NULL, x, &(int64_t){1}, 1, D, &p), 0);
+    assert_int_equal(all_devices.b->norm(all_devices.dev[0], y, KS_FORM_F32, &tape, x, NULL, 2, D, &p), 0);
+    assert_int_equal(all_devices.b->norm(all_devices.dev[0], again, KS_FORM_F32, NULL, x, &(int64_t){1}, 1, D, &p), 0);
     assert_true(same_bits(y + D, again, sizeof again));
     for (int i = 0; i < D; i++) d[i] = -x[D + i];
-    assert_int_equal(all_devices.b->norm_diff(all_devices.dev[0], dy, d, &(int64_t){0}, x, &tape, &(int64_t){1}, 1, D, &p), 0);
+    assert_int_equal(all_devices.b->norm_diff(all_devices.dev[0], dy, KS_FORM_F32, d, &(int64_t){0}, x, &tape, &(int64_t){1}, 1, D, &p), 0);
     for (int i = 0; i < D; i++) assert_true(dy[i] == -again[i]);
     free(x), free(weight);
 }

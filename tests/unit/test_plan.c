@@ -327,7 +327,7 @@ static void check_cover(const ks_problem *problem, const ks_plan *p, int64_t bud
         assert_true(u->cells || u->first);
         assert_true(i == 0 || u->flops <= p->units[i - 1].flops);
         ks_pass_size_add(&size, problem, u);
-        assert_true(ks_pass_bytes(&size, problem->arch) <= budget);
+        assert_true(ks_pass_bytes(&size, problem->arch, &problem->forms) <= budget);
         const uint64_t *done = ks_problem_done(problem, u->sample);
         for (int32_t v = u->v0; v < u->v1; v++)
             if (!done || !ks_set_has(done, v)) {

@@ -55,7 +55,7 @@ static int64_t bytes_of(const made_up *m, const int32_t *pass, size_t n)
 {
     ks_pass_size size = {0};
     for (size_t i = 0; i < n; i++) ks_pass_size_add(&size, &m->problem, &m->units[pass[i]]);
-    return ks_pass_bytes(&size, &m->arch);
+    return ks_pass_bytes(&size, &m->arch, &m->problem.forms);
 }
 
 static void each_unit_is_handed_out_once(void **state)

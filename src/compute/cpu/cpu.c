@@ -175,40 +175,40 @@ static int cpu_embed(ks_device *dev, float *y, const ks_tensor *embedding, const
 }
 
 typedef struct gather_args {
-    float *y;
-    const float *x;
+    char *y;
+    const char *x;
     const int64_t *rows;
-    size_t D;
+    size_t bytes;
 } gather_args;
 
 static void gather_rows(const void *args, const ks_cpu_ops *ops, size_t from, size_t to)
 {
     const gather_args *a = args;
     (void)ops;
-    for (size_t r = from; r < to; r++) memcpy(a->y + r * a->D, a->x + (size_t)a->rows[r] * a->D, a->D * sizeof *a->y);
+    for (size_t r = from; r < to; r++) memcpy(a->y + r * a->bytes, a->x + (size_t)a->rows[r] * a->bytes, a->bytes);
 }
 
-static int cpu_gather(ks_device *dev, float *y, const float *x, const int64_t *rows, size_t n, size_t D)
+static int cpu_gather(ks_device *dev, void *y, const void *x, const int64_t *rows, size_t n, size_t bytes)
 {
-    return for_rows(dev, gather_rows, &(gather_args){y, x, rows, D}, n, D);
+    return for_rows(dev, gather_rows, &(gather_args){y, x, rows, bytes}, n, bytes / sizeof(float));
 }
 
-typedef struct scatter_args {
-    float *x;
-    const float *y;
+typedef struct add_args {
+    float *y;
+    const float *x, *t;
     const int64_t *rows;
     size_t D;
-} scatter_args;
+} add_args;
 
-static void scatter_rows(const void *args, const ks_cpu_ops *ops, size_t from, size_t to)
+static void add_rows(const void *args, const ks_cpu_ops *ops, size_t from, size_t to)
 {
-    const scatter_args *a = args;
-    ops->scatter_add(a->x, a->y, a->rows, from, to, a->D);
+    const add_args *a = args;
+    ops->add(a->y, a->x, a->t, a->rows, from, to, a->D);
 }
 
-static int cpu_scatter_add(ks_device *dev, float *x, const float *y, const int64_t *rows, size_t n, size_t D)
+static int cpu_add(ks_device *dev, float *y, const float *x, const float *t, const int64_t *rows, size_t n, size_t D)
 {
-    return for_rows(dev, scatter_rows, &(scatter_args){x, y, rows, D}, n, D);
+    return for_rows(dev, add_rows, &(add_args){y, x, t, rows, D}, n, D);
 }
 
 typedef struct round_args {
@@ -254,13 +254,13 @@ static int cpu_rope(ks_device *dev, float *x, size_t n, size_t heads, size_t E, 
 typedef struct round_x_args {
     float *y;
     const float *x;
-    size_t ldx, K;
+    size_t K;
 } round_x_args;
 
 static void round_x_rows(const void *args, const ks_cpu_ops *ops, size_t from, size_t to)
 {
     const round_x_args *a = args;
-    ops->to_bf16(a->y + from * a->K, a->x, a->ldx, from, to, a->K);
+    ops->to_bf16(a->y + from * a->K, a->x, a->K, from, to, a->K);
 }
 
 typedef struct bias_args {
@@ -276,11 +276,19 @@ static void bias_rows(const void *args, const ks_cpu_ops *ops, size_t from, size
     ops->add_bias(a->y, a->ldy, a->bias, from, to, a->N);
 }
 
-static int cpu_linear(ks_device *dev, float *y, size_t ldy, const float *x, size_t ldx, const ks_tensor *w, const float *bias, size_t M,
-                      bool accumulate, int grade)
+static int cpu_form(ks_dtype weights, int grade)
+{
+    (void)weights, (void)grade;
+    return KS_FORM_F32;
+}
+
+static int cpu_linear(ks_device *dev, float *y, size_t ldy, const void *operand, int form, const ks_tensor *w, const float *bias, size_t M,
+                      int grade)
 {
     int rc = KS_OK;
+    const float *x = operand;
     const size_t N = (size_t)w->rows, K = (size_t)w->cols, ldw = (size_t)w->ld;
+    KS_REQUIRE(form == KS_FORM_F32, KS_EMACHINE, "an operand of %d parts: the CPU takes fp32", form);
     KS_REQUIRE(K <= KS_GEMM_K_MAX, KS_EMACHINE, "a product of length %zu: at most %d can be summed", K, KS_GEMM_K_MAX);
 
     if (grade == KS_GRADE_FAST && K) {
@@ -291,11 +299,11 @@ static int cpu_linear(ks_device *dev, float *y, size_t ldy, const float *x, size
         float *rounded = (float *)(void *)scratch;
         for (size_t r = 0; r < M; r += step) {
             const size_t m = M - r < step ? M - r : step;
-            KS_TRY(for_rows(dev, round_x_rows, &(round_x_args){rounded, x + r * ldx, ldx, K}, m, K));
-            ks_gemm_run(dev->gemm, y + r * ldy, ldy, rounded, K, w->data, w->dtype, ldw, m, N, K, accumulate);
+            KS_TRY(for_rows(dev, round_x_rows, &(round_x_args){rounded, x + r * K, K}, m, K));
+            ks_gemm_run(dev->gemm, y + r * ldy, ldy, rounded, K, w->data, w->dtype, ldw, m, N, K, false);
         }
     } else {
-        ks_gemm_run(dev->gemm, y, ldy, x, ldx, w->data, w->dtype, ldw, M, N, K, accumulate);
+        ks_gemm_run(dev->gemm, y, ldy, x, K, w->data, w->dtype, ldw, M, N, K, false);
     }
     if (bias) KS_TRY(for_rows(dev, bias_rows, &(bias_args){y, ldy, bias, N}, M, N));
 done:
@@ -325,15 +333,17 @@ static void norm_diff_rows(const void *args, const ks_cpu_ops *ops, size_t from,
     ops->norm_diff(a->y, a->d, a->d_rows, a->x, a->tape, a->x_rows, from, to, a->D, a->p);
 }
 
-static int cpu_norm(ks_device *dev, float *y, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D,
+static int cpu_norm(ks_device *dev, void *y, int form, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D,
                     const ks_norm *p)
 {
+    (void)form;
     return for_rows(dev, norm_rows, &(norm_args){y, tape, x, NULL, rows, NULL, D, p}, n, D);
 }
 
-static int cpu_norm_diff(ks_device *dev, float *dy, const float *d, const int64_t *d_rows, const float *x, const ks_norm_tape *tape,
-                         const int64_t *x_rows, size_t n, size_t D, const ks_norm *p)
+static int cpu_norm_diff(ks_device *dev, void *dy, int form, const float *d, const int64_t *d_rows, const float *x,
+                         const ks_norm_tape *tape, const int64_t *x_rows, size_t n, size_t D, const ks_norm *p)
 {
+    (void)form;
     return for_rows(dev, norm_diff_rows, &(norm_args){dy, tape, x, d, x_rows, d_rows, D, p}, n, D);
 }
 
@@ -357,14 +367,16 @@ static void activate_diff_rows(const void *args, const ks_cpu_ops *ops, size_t f
     ops->activate_diff(a->a, a->dg, a->du, a->g, a->u, a->x_rows, from, to, a->F, a->act);
 }
 
-static int cpu_activate(ks_device *dev, float *a, const float *g, const float *u, size_t n, size_t F, int act)
+static int cpu_activate(ks_device *dev, void *a, int form, const float *g, const float *u, size_t n, size_t F, int act)
 {
+    (void)form;
     return for_rows(dev, activate_rows, &(activate_args){a, NULL, NULL, g, u, NULL, F, act}, n, F);
 }
 
-static int cpu_activate_diff(ks_device *dev, float *da, const float *dg, const float *du, const float *g, const float *u,
+static int cpu_activate_diff(ks_device *dev, void *da, int form, const float *dg, const float *du, const float *g, const float *u,
                              const int64_t *x_rows, size_t n, size_t F, int act)
 {
+    (void)form;
     return for_rows(dev, activate_diff_rows, &(activate_args){da, dg, du, g, u, x_rows, F, act}, n, F);
 }
 
@@ -389,9 +401,10 @@ static void attention_item(void *arg, size_t i, int worker)
     j->ops->attention(j->out, j->logp, j->q, j->k, j->v, j->items + i % j->n, i / j->n, j->p, scratch);
 }
 
-static int cpu_attention(ks_device *dev, float *out, float *logp, const float *q, const float *k, const float *v,
+static int cpu_attention(ks_device *dev, void *out, int form, float *logp, const float *q, const float *k, const float *v,
                          const ks_attention_item *items, size_t n, const ks_attention *p)
 {
+    (void)form;
     int rc = KS_OK;
     int32_t T = 0;
     attention_job job = {.ops = dev->ops, .out = out, .logp = logp, .q = q, .k = k, .v = v, .items = items, .n = n, .p = p};
@@ -414,9 +427,11 @@ static void attention_diff_item(void *arg, size_t i, int worker)
                            (ks_attention_cache *)(void *)mine, (float *)(void *)(mine + CACHE_BYTES));
 }
 
-static int cpu_attention_diff(ks_device *dev, float *da, const float *dq, const float *dk, const float *dv, const float *q, const float *k,
-                              const float *v, const float *logp, const ks_branch_item *items, size_t n, const ks_attention *p)
+static int cpu_attention_diff(ks_device *dev, void *da, int form, const float *dq, const float *dk, const float *dv, const float *q,
+                              const float *k, const float *v, const float *logp, const ks_branch_item *items, size_t n,
+                              const ks_attention *p)
 {
+    (void)form;
     int rc = KS_OK;
     int32_t T = 0;
     const size_t workers = (size_t)ks_pool_threads(dev->pool);
@@ -440,20 +455,31 @@ done:
     return rc;
 }
 
-static int cpu_edge_weights(ks_device *dev, double *strength, const float *logp, const ks_attention_item *item, const int32_t *query,
-                            const int32_t *key, size_t n, const ks_attention *p)
+static int cpu_edge_weights(ks_device *dev, double *strength, const float *logp, const ks_edge_item *items, size_t n, const ks_attention *p)
 {
     int rc = KS_OK;
     char *scratch;
-    size_t stride, visible = 0;
-    const int64_t T = item->T, P = KS_PADDED(T);
-    KS_TRY(scratch_get(dev, 1, n * sizeof(int64_t), &scratch, &stride));
+    size_t stride;
+    int32_t most = 0;
+    for (size_t i = 0; i < n; i++) most = items[i].n_keys > most ? items[i].n_keys : most;
+    KS_TRY(scratch_get(dev, 1, (size_t)most * sizeof(int64_t), &scratch, &stride));
     int64_t *at = (int64_t *)(void *)scratch;
     for (size_t i = 0; i < n; i++) {
-        if (key[i] <= query[i] && (!p->window || key[i] > query[i] - p->window)) at[visible++] = query[i] * P + key[i];
-    }
-    for (int64_t h = 0; h < p->H; h++) {
-        strength[h] = visible ? dev->ops->sum_weights(logp + item->logp + h * T * P, at, visible) / (double)n : 0;
+        const ks_edge_item *item = &items[i];
+        const int64_t T = item->trunk.T, P = KS_PADDED(T);
+        double *mean = strength + item->to * (size_t)p->H;
+        for (int32_t h = 0; h < p->H; h++) mean[h] = 0;
+        for (int32_t q = 0; q < item->n_queries; q++) {
+            const int32_t query = item->queries[q];
+            size_t visible = 0;
+            for (int32_t k = 0; k < item->n_keys; k++) {
+                const int32_t key = item->keys[k];
+                if (key <= query && (!p->window || key > query - p->window)) at[visible++] = query * P + key;
+            }
+            for (int64_t h = 0; visible && h < p->H; h++)
+                mean[h] += dev->ops->sum_weights(logp + item->trunk.logp + h * T * P, at, visible) / (double)item->n_keys;
+        }
+        for (int32_t h = 0; item->n_queries && h < p->H; h++) mean[h] /= item->n_queries;
     }
 done:
     return rc;
@@ -533,6 +559,7 @@ const ks_backend ks_backend_cpu = {
     .download = cpu_copy,
     .upload = cpu_copy,
     .embed = cpu_embed,
+    .form = cpu_form,
     .linear = cpu_linear,
     .norm = cpu_norm,
     .norm_diff = cpu_norm_diff,
@@ -543,7 +570,7 @@ const ks_backend ks_backend_cpu = {
     .activate = cpu_activate,
     .activate_diff = cpu_activate_diff,
     .gather = cpu_gather,
-    .scatter_add = cpu_scatter_add,
+    .add = cpu_add,
     .round_diff = cpu_round_diff,
     .baseline = cpu_baseline,
     .measure = cpu_measure,

@@ -19,7 +19,7 @@ typedef struct ks_cpu_ops {
     ks_map_double_fn *exp, *expm1, *expm1_minus_x, *log, *log1p;
     ks_embed_fn *embed;
     ks_rope_fn *rope;
-    ks_scatter_fn *scatter_add;
+    ks_add_fn *add;
     ks_round_diff_fn *round_diff;
     ks_to_bf16_fn *to_bf16;
     ks_add_bias_fn *add_bias;

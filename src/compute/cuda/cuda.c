@@ -1,10 +1,11 @@
 /* The host side of each operation: its lists and weights go to the device, its kernel or product into the queue. Nothing waits but what
  * brings a result to the host.
  *
- * Products. bf16 weights are multiplied as they are, by tensor cores, with the operand split into bf16 parts: three for states (24 bits),
- * two for effects (16 bits, relative to the effect), one with KS_GRADE_FAST. Products of bf16 values are exact in fp32, so what is lost is
- * lost in sums; the smallest part is summed first. f32 weights take plain fp32 products of any grade: splitting both operands would take
- * six. f16 weights are widened to f32 first: an f16 product would need operands in f16's range, which states leave. */
+ * Products. bf16 weights are multiplied as they are, by tensor cores, with an operand of bf16 parts: three for states (24 bits), two for
+ * effects (16 bits, relative to the effect), one with KS_GRADE_FAST. The kernel that makes the operand splits it. Products of bf16 values
+ * are exact in fp32, so what is lost is lost in sums; the smallest part is summed first. f32 weights take plain fp32 products of any grade:
+ * splitting both operands would take six. f16 weights are widened to f32 first: an f16 product would need operands in f16's range, which
+ * states leave. Widened, too, are bf16 weights that share an operand with others. */
 #include "compute/cuda/cuda.h"
 
 #include "base/error.h"
@@ -22,9 +23,7 @@ enum {
     RESERVE_LEAST = 256 << 10, /* of memory, for results and lists that are longer than usual */
     RESERVE_MOST = 256 << 20,
     SHARE = 64,              /* of memory: what the ring may take, and the reserve */
-    PART_MAX = 32 << 20,     /* elements of X that are split at once */
     LANDING_BYTES = 1 << 20, /* pinned, for what comes back */
-    PARTS = 3,
     SEEN = 4,
 };
 
@@ -39,8 +38,6 @@ struct ks_device {
     size_t memory; /* bytes of the device that all of this together should take at most */
     ks_stage stage;
     ks_kept kept;
-    void *part[PARTS]; /* of a split operand */
-    size_t part_bytes[PARTS];
     void *result; /* on the device, of an operation that returns something to the host */
     size_t result_bytes;
     void *landing;
@@ -57,7 +54,6 @@ static void cuda_close(ks_device *dev)
     if (dev->gpu) {
         ks_kept_close(&dev->kept);
         if (dev->stage.gpu) ks_stage_close(&dev->stage);
-        for (int i = 0; i < PARTS; i++) ks_gpu_free(dev->gpu, dev->part[i]);
         ks_gpu_free(dev->gpu, dev->result);
         ks_gpu_free_host(dev->gpu, dev->landing);
         ks_gpu_close(dev->gpu);
@@ -284,24 +280,24 @@ done:
     return rc;
 }
 
-static int cuda_gather(ks_device *dev, float *y, const float *x, const int64_t *rows, size_t n, size_t D)
+static int cuda_gather(ks_device *dev, void *y, const void *x, const int64_t *rows, size_t n, size_t bytes)
 {
     int rc = KS_OK;
     const int64_t *at;
     if (!n) return rc;
     KS_TRY(put1(dev, rows, n, &at));
-    KS_TRY(LAUNCH(dev, ks_k_gather, y, x, at, n, D));
+    KS_TRY(LAUNCH(dev, ks_k_gather, y, x, at, n, bytes));
 done:
     return rc;
 }
 
-static int cuda_scatter_add(ks_device *dev, float *x, const float *y, const int64_t *rows, size_t n, size_t D)
+static int cuda_add(ks_device *dev, float *y, const float *x, const float *t, const int64_t *rows, size_t n, size_t D)
 {
     int rc = KS_OK;
-    const int64_t *at;
+    const int64_t *at = NULL;
     if (!n) return rc;
-    KS_TRY(put1(dev, rows, n, &at));
-    KS_TRY(LAUNCH(dev, ks_k_scatter_add, x, y, at, n, D));
+    if (rows) KS_TRY(put1(dev, rows, n, &at));
+    KS_TRY(LAUNCH(dev, ks_k_add, y, x, t, at, n, D));
 done:
     return rc;
 }
@@ -331,32 +327,29 @@ done:
 
 /* ---- products ---- */
 
-static int cuda_linear(ks_device *dev, float *y, size_t ldy, const float *x, size_t ldx, const ks_tensor *w, const float *bias, size_t M,
-                       bool accumulate, int grade)
+static int cuda_form(ks_dtype weights, int grade)
+{
+    if (weights != KS_BF16) return KS_FORM_F32;
+    return grade == KS_GRADE_STATE ? 3 : grade == KS_GRADE_FULL ? 2 : 1;
+}
+
+static int cuda_linear(ks_device *dev, float *y, size_t ldy, const void *x, int form, const ks_tensor *w, const float *bias, size_t M,
+                       int grade)
 {
     int rc = KS_OK;
     const size_t N = (size_t)w->rows, K = (size_t)w->cols;
     const void *weights = NULL;
     const float *added = NULL;
-    int type = 0;
+    (void)grade; /* the form says it */
     if (!M || !N) return rc;
     KS_REQUIRE(K, KS_EMACHINE, "a product of length 0");
-    KS_TRY(ks_kept_matrix(&dev->kept, w, &weights, &type));
-    if (type == KS_K_F32) {
-        KS_TRY(ks_gpu_product_f32(dev->gpu, y, ldy, x, ldx, weights, M, N, K, accumulate));
-    } else {
-        const int parts = grade == KS_GRADE_STATE ? 3 : grade == KS_GRADE_FULL ? 2 : 1;
-        size_t step = within(dev->memory / SHARE / 2 / (PARTS * sizeof(uint16_t)), 1 << 14, PART_MAX) / K + 1; /* half the reserve */
-        if (step > M) step = M;
-        for (int i = 0; i < parts; i++) KS_TRY(grow(dev, &dev->part[i], &dev->part_bytes[i], step * K * sizeof(uint16_t)));
-        for (size_t r = 0; r < M; r += step) {
-            const size_t m = M - r < step ? M - r : step;
-            KS_TRY(LAUNCH(dev, ks_k_split, dev->part[0], parts > 1 ? dev->part[1] : NULL, parts > 2 ? dev->part[2] : NULL, x + r * ldx, ldx,
-                          m, K));
-            for (int i = parts - 1; i >= 0; i--)
-                KS_TRY(ks_gpu_product_bf16(dev->gpu, y + r * ldy, ldy, dev->part[i], weights, m, N, K, accumulate || i < parts - 1));
-        }
-    }
+    KS_REQUIRE(form == KS_FORM_F32 || w->dtype == KS_BF16, KS_EMACHINE, "an operand of %d bf16 parts for %s weights", form,
+               ks_dtype_name(w->dtype));
+    KS_TRY(ks_kept_matrix(&dev->kept, w, form == KS_FORM_F32 ? KS_K_F32 : KS_K_BF16, &weights));
+    if (form == KS_FORM_F32) KS_TRY(ks_gpu_product_f32(dev->gpu, y, ldy, x, K, weights, M, N, K, false));
+    for (int i = form - 1; i >= 0; i--)
+        KS_TRY(
+            ks_gpu_product_bf16(dev->gpu, y, ldy, (const uint16_t *)x + (size_t)i * K, (size_t)form * K, weights, M, N, K, i < form - 1));
     KS_TRY(ks_kept_vector(&dev->kept, bias, N, &added));
     if (added) KS_TRY(LAUNCH(dev, ks_k_add_bias, y, ldy, added, M, N));
 done:
@@ -365,7 +358,7 @@ done:
 
 /* ---- norms and activations ---- */
 
-static int cuda_norm(ks_device *dev, float *y, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D,
+static int cuda_norm(ks_device *dev, void *y, int form, const ks_norm_tape *tape, const float *x, const int64_t *rows, size_t n, size_t D,
                      const ks_norm *p)
 {
     int rc = KS_OK;
@@ -375,13 +368,14 @@ static int cuda_norm(ks_device *dev, float *y, const ks_norm_tape *tape, const f
     KS_TRY(ks_kept_vector(&dev->kept, p->weight, D, &weight));
     KS_TRY(ks_kept_vector(&dev->kept, p->bias, D, &bias));
     if (rows) KS_TRY(put1(dev, rows, n, &at));
-    KS_TRY(LAUNCH(dev, ks_k_norm, y, tape ? tape->mean : NULL, tape ? tape->inv_rms : NULL, x, at, n, D, p->kind, p->eps, weight, bias));
+    KS_TRY(
+        LAUNCH(dev, ks_k_norm, y, form, tape ? tape->mean : NULL, tape ? tape->inv_rms : NULL, x, at, n, D, p->kind, p->eps, weight, bias));
 done:
     return rc;
 }
 
-static int cuda_norm_diff(ks_device *dev, float *dy, const float *d, const int64_t *d_rows, const float *x, const ks_norm_tape *tape,
-                          const int64_t *x_rows, size_t n, size_t D, const ks_norm *p)
+static int cuda_norm_diff(ks_device *dev, void *dy, int form, const float *d, const int64_t *d_rows, const float *x,
+                          const ks_norm_tape *tape, const int64_t *x_rows, size_t n, size_t D, const ks_norm *p)
 {
     int rc = KS_OK;
     const int64_t *d_at, *x_at;
@@ -390,31 +384,31 @@ static int cuda_norm_diff(ks_device *dev, float *dy, const float *d, const int64
     if (!n) return rc;
     KS_TRY(ks_kept_vector(&dev->kept, p->weight, D, &weight));
     KS_TRY(put2(dev, d_rows, x_rows, n, &d_at, &x_at));
-    KS_TRY(LAUNCH(dev, ks_k_norm_diff, dy, d, d_at, x, x_at, n, D, p->kind, p->eps, weight));
+    KS_TRY(LAUNCH(dev, ks_k_norm_diff, dy, form, d, d_at, x, x_at, n, D, p->kind, p->eps, weight));
 done:
     return rc;
 }
 
-static int cuda_activate(ks_device *dev, float *a, const float *g, const float *u, size_t n, size_t F, int act)
+static int cuda_activate(ks_device *dev, void *a, int form, const float *g, const float *u, size_t n, size_t F, int act)
 {
-    return n ? LAUNCH(dev, ks_k_activate, a, g, u, n, F, act) : KS_OK;
+    return n ? LAUNCH(dev, ks_k_activate, a, form, g, u, n, F, act) : KS_OK;
 }
 
-static int cuda_activate_diff(ks_device *dev, float *da, const float *dg, const float *du, const float *g, const float *u,
+static int cuda_activate_diff(ks_device *dev, void *da, int form, const float *dg, const float *du, const float *g, const float *u,
                               const int64_t *x_rows, size_t n, size_t F, int act)
 {
     int rc = KS_OK;
     const int64_t *at;
     if (!n) return rc;
     KS_TRY(put1(dev, x_rows, n, &at));
-    KS_TRY(LAUNCH(dev, ks_k_activate_diff, da, dg, du, g, u, at, n, F, act));
+    KS_TRY(LAUNCH(dev, ks_k_activate_diff, da, form, dg, du, g, u, at, n, F, act));
 done:
     return rc;
 }
 
 /* ---- attention ---- */
 
-static int cuda_attention(ks_device *dev, float *out, float *logp, const float *q, const float *k, const float *v,
+static int cuda_attention(ks_device *dev, void *out, int form, float *logp, const float *q, const float *k, const float *v,
                           const ks_attention_item *items, size_t n, const ks_attention *p)
 {
     int rc = KS_OK;
@@ -429,7 +423,7 @@ static int cuda_attention(ks_device *dev, float *out, float *logp, const float *
     }
     ks_piece piece = {s, n * sizeof *s, NULL};
     KS_TRY(ks_stage_put(&dev->stage, &piece, 1));
-    KS_TRY(LAUNCH(dev, ks_k_attention, out, logp, q, k, v, piece.device, n, longest, p->H, p->G, p->E, p->window, p->scale));
+    KS_TRY(LAUNCH(dev, ks_k_attention, out, form, logp, q, k, v, piece.device, n, longest, p->H, p->G, p->E, p->window, p->scale));
 done:
     return rc;
 }
@@ -496,8 +490,9 @@ done:
     return rc;
 }
 
-static int cuda_attention_diff(ks_device *dev, float *da, const float *dq, const float *dk, const float *dv, const float *q, const float *k,
-                               const float *v, const float *logp, const ks_branch_item *items, size_t n, const ks_attention *p)
+static int cuda_attention_diff(ks_device *dev, void *da, int form, const float *dq, const float *dk, const float *dv, const float *q,
+                               const float *k, const float *v, const float *logp, const ks_branch_item *items, size_t n,
+                               const ks_attention *p)
 {
     int rc = KS_OK;
     ks_k_branch *b = NULL;
@@ -513,31 +508,30 @@ static int cuda_attention_diff(ks_device *dev, float *da, const float *dq, const
     }
     ks_piece pieces[] = {{b, n * sizeof *b, NULL}, {dev->lists.v, dev->lists.bytes, NULL}};
     KS_TRY(ks_stage_put(&dev->stage, pieces, 2));
-    KS_TRY(LAUNCH(dev, ks_k_attention_diff, da, dq, dk, dv, q, k, v, logp, pieces[0].device, pieces[1].device, n, longest, most_out, p->H,
-                  p->G, p->E, p->window, p->scale));
+    KS_TRY(LAUNCH(dev, ks_k_attention_diff, da, form, dq, dk, dv, q, k, v, logp, pieces[0].device, pieces[1].device, n, longest, most_out,
+                  p->H, p->G, p->E, p->window, p->scale));
 done:
     return rc;
 }
 
-static int cuda_edge_weights(ks_device *dev, double *strength, const float *logp, const ks_attention_item *item, const int32_t *query,
-                             const int32_t *key, size_t n, const ks_attention *p)
+static int cuda_edge_weights(ks_device *dev, double *strength, const float *logp, const ks_edge_item *items, size_t n,
+                             const ks_attention *p)
 {
     int rc = KS_OK;
-    const size_t bytes = (size_t)p->H * sizeof *strength;
-    const ks_k_sample sample = sample_of(item);
-    int32_t unused;
-    if (!n) {
-        memset(strength, 0, bytes);
-        return rc;
+    ks_k_edge_item *e = NULL;
+    if (!n) return rc;
+    dev->items.bytes = dev->lists.bytes = 0;
+    KS_TRY(extend(&dev->items, n * sizeof *e, &e));
+    for (size_t i = 0; i < n; i++) {
+        const ks_edge_item *from = &items[i];
+        e[i] = (ks_k_edge_item){
+            .trunk = sample_of(&from->trunk), .to = (int64_t)from->to * p->H, .n_queries = from->n_queries, .n_keys = from->n_keys};
+        KS_TRY(append(&dev->lists, from->queries, (size_t)from->n_queries, &e[i].queries));
+        KS_TRY(append(&dev->lists, from->keys, (size_t)from->n_keys, &e[i].keys));
     }
-    dev->lists.bytes = 0;
-    KS_TRY(append(&dev->lists, query, n, &unused));
-    KS_TRY(append(&dev->lists, key, n, &unused));
-    ks_piece pieces[] = {{&sample, sizeof sample, NULL}, {dev->lists.v, dev->lists.bytes, NULL}};
-    KS_TRY(grow(dev, &dev->result, &dev->result_bytes, bytes));
+    ks_piece pieces[] = {{e, n * sizeof *e, NULL}, {dev->lists.v, dev->lists.bytes, NULL}};
     KS_TRY(ks_stage_put(&dev->stage, pieces, 2));
-    KS_TRY(LAUNCH(dev, ks_k_edge_weights, dev->result, logp, pieces[0].device, pieces[1].device, n, p->H, p->window));
-    KS_TRY(bring_back(dev, strength, dev->result, bytes));
+    KS_TRY(LAUNCH(dev, ks_k_edge_weights, strength, logp, pieces[0].device, pieces[1].device, n, p->H, p->window));
 done:
     return rc;
 }
@@ -591,6 +585,7 @@ const ks_backend ks_backend_cuda = {
     .pin = cuda_pin,
     .forget = cuda_forget,
     .embed = cuda_embed,
+    .form = cuda_form,
     .linear = cuda_linear,
     .norm = cuda_norm,
     .norm_diff = cuda_norm_diff,
@@ -601,7 +596,7 @@ const ks_backend ks_backend_cuda = {
     .activate = cuda_activate,
     .activate_diff = cuda_activate_diff,
     .gather = cuda_gather,
-    .scatter_add = cuda_scatter_add,
+    .add = cuda_add,
     .round_diff = cuda_round_diff,
     .baseline = cuda_baseline,
     .measure = cuda_measure,

@@ -54,10 +54,11 @@ int ks_gpu_after(ks_gpu *g, int queue, int i); /* what is queued from here on wa
 void *ks_gpu_stream(ks_gpu *g);
 int ks_gpu_launched(ks_gpu *g, int error, const char *what);
 
-/* y [M, N] (leading dimension ldy, fp32) = or += x [M, K] (bf16, dense) * w [N, K]^T (bf16, dense), accumulated in fp32 by one fixed
- * algorithm per (N, K, ldy): a row's bits do not depend on M. x and w aligned as ks_gpu_alloc gives them. M, N, K > 0. */
-int ks_gpu_product_bf16(ks_gpu *g, float *y, size_t ldy, const void *x, const void *w, size_t M, size_t N, size_t K, bool accumulate);
-/* The same with x (leading dimension ldx) and w fp32, without TF32. */
+/* y [M, N] (leading dimension ldy, fp32) = or += x [M, K] (leading dimension ldx, bf16) * w [N, K]^T (bf16, dense), accumulated in fp32 by
+ * one fixed algorithm per (N, K, ldy, ldx): a row's bits do not depend on M. w aligned as ks_gpu_alloc gives it. M, N, K > 0. */
+int ks_gpu_product_bf16(ks_gpu *g, float *y, size_t ldy, const void *x, size_t ldx, const void *w, size_t M, size_t N, size_t K,
+                        bool accumulate);
+/* The same with x and w fp32, without TF32. */
 int ks_gpu_product_f32(ks_gpu *g, float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t M, size_t N, size_t K,
                        bool accumulate);
 

@@ -335,7 +335,7 @@ int ks_gpu_launched(ks_gpu *g, int error, const char *what)
 static uint32_t alignment_of(const void *p, size_t row_bytes)
 {
     uint32_t a = 16;
-    while (a > 4 && ((uintptr_t)p % a || row_bytes % a)) a /= 2;
+    while ((uintptr_t)p % a || row_bytes % a) a /= 2;
     return a;
 }
 
@@ -497,9 +497,16 @@ done:
     return rc;
 }
 
-int ks_gpu_product_bf16(ks_gpu *g, float *y, size_t ldy, const void *x, const void *w, size_t M, size_t N, size_t K, bool accumulate)
+int ks_gpu_product_bf16(ks_gpu *g, float *y, size_t ldy, const void *x, size_t ldx, const void *w, size_t M, size_t N, size_t K,
+                        bool accumulate)
 {
-    const plan key = {.N = N, .K = K, .ldy = ldy, .ldx = K, .bf16 = true, .y_alignment = alignment_of(y, 4 * ldy), .x_alignment = 256};
+    const plan key = {.N = N,
+                      .K = K,
+                      .ldy = ldy,
+                      .ldx = ldx,
+                      .bf16 = true,
+                      .y_alignment = alignment_of(y, 4 * ldy),
+                      .x_alignment = alignment_of(x, 2 * ldx)};
     return product(g, y, x, w, M, accumulate, &key);
 }
 

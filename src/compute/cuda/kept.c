@@ -257,15 +257,17 @@ static int widen(ks_kept *k, const ks_kept_entry *e, const void **out)
         k->orders = rows;
     }
     KS_TRY(grow(k, &k->wide, &k->wide_bytes, rows * cols * sizeof(float)));
-    KS_TRY(
-        ks_gpu_launched(k->gpu, ks_k_embed(k->wide, e->device, KS_K_F16, k->order, rows, cols, 1.0f, ks_gpu_stream(k->gpu)), "ks_k_embed"));
+    KS_TRY(ks_gpu_launched(
+        k->gpu,
+        ks_k_embed(k->wide, e->device, e->dtype == KS_F16 ? KS_K_F16 : KS_K_BF16, k->order, rows, cols, 1.0f, ks_gpu_stream(k->gpu)),
+        "ks_k_embed"));
     *out = k->wide;
 done:
     free(order);
     return rc;
 }
 
-int ks_kept_matrix(ks_kept *k, const ks_tensor *w, const void **out, int *type)
+int ks_kept_matrix(ks_kept *k, const ks_tensor *w, int type, const void **out)
 {
     int rc = KS_OK;
     bool copied;
@@ -278,9 +280,8 @@ int ks_kept_matrix(ks_kept *k, const ks_tensor *w, const void **out, int *type)
     }
     if (l->pending) KS_TRY(ks_gpu_after(k->gpu, KS_GPU_MAIN, l == &k->set ? SET : STAY));
     l->pending = false;
-    *type = w->dtype == KS_BF16 ? KS_K_BF16 : KS_K_F32;
     *out = e->device;
-    if (w->dtype == KS_F16) KS_TRY(widen(k, e, out));
+    if (type == KS_K_F32 && w->dtype != KS_F32) KS_TRY(widen(k, e, out));
 done:
     return rc;
 }
@@ -288,8 +289,8 @@ done:
 int ks_kept_vector(ks_kept *k, const float *v, size_t n, const float **out)
 {
     const void *device = NULL;
-    int type, rc = KS_OK;
-    if (v) rc = ks_kept_matrix(k, &(ks_tensor){v, KS_F32, 1, (int64_t)n, (int64_t)n}, &device, &type);
+    int rc = KS_OK;
+    if (v) rc = ks_kept_matrix(k, &(ks_tensor){v, KS_F32, 1, (int64_t)n, (int64_t)n}, KS_K_F32, &device);
     *out = device;
     return rc;
 }

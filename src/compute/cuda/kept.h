@@ -8,8 +8,8 @@
  *     side queue   set 1 to place 1  | set 2 to place 0       | ...
  *                  ^ the place's last set is no longer used   ^ set 2 is there
  *
- * All copies run in the side queue; the main queue waits for one only when it is about to use it. f16 matrices are widened to fp32 at each
- * use: beside a product that costs little, and they take half the room. */
+ * All copies run in the side queue; the main queue waits for one only when it is about to use it. Matrices of f16 (and of bf16 where
+ * they share an operand with others) are widened to fp32 at each use: beside a product that costs little, and they take half the room. */
 #ifndef KS_COMPUTE_CUDA_KEPT_H
 #define KS_COMPUTE_CUDA_KEPT_H
 
@@ -43,7 +43,7 @@ typedef struct ks_kept {
     int place; /* of the last set */
     char *pinned;
     size_t pinned_bytes;
-    void *wide, *order; /* an f16 matrix as fp32; 0, 1, 2 ... for the kernel that does it */
+    void *wide, *order; /* a matrix as fp32; 0, 1, 2 ... for the kernel that does it */
     size_t wide_bytes, orders;
 } ks_kept;
 
@@ -51,9 +51,9 @@ typedef struct ks_kept {
 int ks_kept_open(ks_kept *k, ks_gpu *g, size_t part_bytes);
 void ks_kept_close(ks_kept *k);
 
-/* A matrix on the device, dense [rows, cols], of KS_K_ type *type: bf16 stays bf16, f32 and f16 are f32 (cuda.c says why). For operations
- * that are queued before the next set, and an f16 one before the next of these. */
-int ks_kept_matrix(ks_kept *k, const ks_tensor *w, const void **out, int *type);
+/* A matrix on the device, dense [rows, cols], of KS_K_ type `type`: KS_K_F32, to which it is widened, or KS_K_BF16 for one of bf16. For
+ * operations that are queued before the next set, and a widened one before the next of these. */
+int ks_kept_matrix(ks_kept *k, const ks_tensor *w, int type, const void **out);
 /* A vector [n], which stays; NULL gives NULL. */
 int ks_kept_vector(ks_kept *k, const float *v, size_t n, const float **out);
 

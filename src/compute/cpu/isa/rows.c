@@ -29,12 +29,13 @@ void KS_FN(ks_rope_rows)(float *x, size_t from, size_t to, size_t heads, size_t 
     }
 }
 
-void KS_FN(ks_scatter_rows)(float *x, const float *y, const int64_t *rows, size_t from, size_t to, size_t D)
+void KS_FN(ks_add_rows)(float *y, const float *x, const float *t, const int64_t *rows, size_t from, size_t to, size_t D)
 {
     for (size_t r = from; r < to; r++) {
-        float *restrict a = x + (size_t)rows[r] * D;
-        const float *restrict b = y + r * D;
-        for (size_t i = 0; i < D; i++) a[i] += b[i];
+        const size_t at = (rows ? (size_t)rows[r] : r) * D;
+        const float *a = x + at, *restrict b = t + r * D;
+        float *c = y + at;
+        for (size_t i = 0; i < D; i++) c[i] = a[i] + b[i];
     }
 }
 

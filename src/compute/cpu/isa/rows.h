@@ -9,11 +9,11 @@
 typedef void ks_embed_fn(float *y, const ks_tensor *embedding, const int32_t *ids, size_t from, size_t to, float scale);
 typedef void ks_rope_fn(float *x, size_t from, size_t to, size_t heads, size_t E, size_t dim, const float *cos_t, const float *sin_t,
                         const int64_t *table_rows);
-typedef void ks_scatter_fn(float *x, const float *y, const int64_t *rows, size_t from, size_t to, size_t D);
+typedef void ks_add_fn(float *y, const float *x, const float *t, const int64_t *rows, size_t from, size_t to, size_t D);
 typedef void ks_round_diff_fn(float *d, const int64_t *d_rows, const float *x, const int64_t *x_rows, size_t from, size_t to, size_t D);
 KS_DECLARE(ks_embed_fn, ks_embed_rows);
 KS_DECLARE(ks_rope_fn, ks_rope_rows);
-KS_DECLARE(ks_scatter_fn, ks_scatter_rows);
+KS_DECLARE(ks_add_fn, ks_add_rows);
 KS_DECLARE(ks_round_diff_fn, ks_round_diff_rows);
 
 /* y [to - from, K] = x [.., K] (ldx) rounded to the nearest bf16, ties to even; row `from` of x goes to row 0 of y. */
