@@ -107,7 +107,8 @@ ks_resample ks_view_resample(const ks_view *v, size_t draws)
 {
     ks_resample how = KS_RESAMPLE;
     if (v->opt->seed) how.seed = v->opt->seed;
-    how.draws = v->opt->draws ? v->opt->draws : draws;
+    if (v->m && v->m->S > 200) draws = draws * 200 / v->m->S; /* of many samples fewer draws, so that tables stay quick */
+    how.draws = v->opt->draws ? v->opt->draws : draws < 1000 ? 1000 : draws;
     return how;
 }
 

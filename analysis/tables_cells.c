@@ -192,7 +192,7 @@ static size_t below(const double *p, size_t n)
 
 int ks_table_corrected(const ks_view *v)
 {
-    enum { MOST = 5000 };
+    enum { MOST = 100000 }; /* cells times samples */
     int rc = KS_OK;
     ks_table t = {0};
     matrix x = {0};
@@ -222,7 +222,7 @@ int ks_table_corrected(const ks_view *v)
     /* Every split of 10 against 10 in a triangle of 30 layers is half a second; beyond that drawn splits do. */
     ks_resample how = ks_view_resample(v, 10000);
     if (x.n && how.exact > 100000000 / x.n) how.exact = 100000000 / x.n;
-    const bool resample = x.n <= MOST || v->opt->only;
+    const bool resample = x.n * S <= MOST || v->opt->only;
     if (resample) KS_TRY(ks_max_t_groups(&max, c[TIMES], c[MAX_T], x.kl, x.n, x.group, S, &how));
     const size_t shown = ks_rows_shown(v, x.n);
     if (shown < x.n) qsort(order, x.n, sizeof(place *), by_key);
@@ -245,7 +245,7 @@ int ks_table_corrected(const ks_view *v)
     ks_table_note(&t, "%zu of %zu tests; at 0.05: %zu by p alone, %zu by Holm (family-wise), %zu by Benjamini-Hochberg (false discoveries)",
                   tested, x.n, below(c[WELCH], x.n), below(c[HOLM], x.n), below(c[BH], x.n));
     if (none) ks_table_note(&t, "-: no test: %s", none);
-    if (!resample) ks_table_note(&t, "no maxT for more than %d tests unless --only corrected asks for it", MOST);
+    if (!resample) ks_table_note(&t, "no maxT for more than %d values unless --only corrected asks for it", MOST);
     else if (max.why) ks_table_note(&t, "no maxT: %s", max.why);
     else if (max.exact)
         ks_table_note(&t, "maxT (Westfall-Young): %zu at 0.05, |t| from %.3f on; all %llu splits", below(c[MAX_T], x.n), max.limit,

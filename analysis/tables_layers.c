@@ -35,25 +35,42 @@ static size_t group_values(double *out, const ks_view *v, const double *values /
 /* ---- compensation and synergy ---- */
 
 typedef struct whole {
-    size_t w, n;
-    ks_synergy r;
-    double max_t[2]; /* p corrected for the number of windows, against the sum and against the largest */
+    size_t w;
+    double t[2], p[2]; /* paired t and p corrected for the number of windows, against the sum and against the largest */
 } whole;
 
 static int by_p(const void *a, const void *b)
 {
-    const whole *x = *(whole *const *)a, *y = *(whole *const *)b;
-    const double p = fmin(x->max_t[0], x->max_t[1]), q = fmin(y->max_t[0], y->max_t[1]);
+    const whole *x = a, *y = b;
+    const double p = fmin(x->p[0], x->p[1]), q = fmin(y->p[0], y->p[1]);
     if (isnan(p) != isnan(q)) return isnan(p) ? 1 : -1;
     if (p < q || p > q) return p < q ? -1 : 1;
-    const double t = fmax(fabs(x->r.sum.t), fabs(x->r.max.t)), u = fmax(fabs(y->r.sum.t), fabs(y->r.max.t));
+    const double t = fmax(fabs(x->t[0]), fabs(x->t[1])), u = fmax(fabs(y->t[0]), fabs(y->t[1]));
     if (t > u || t < u) return t > u ? -1 : 1;
-    return (x > y) - (x < y);
+    return (x->w > y->w) - (x->w < y->w);
 }
 
-static void synergy_row(ks_table *t, const ks_view *v, const whole *x)
+/* The group's KL in a window [samples] and in its layers alone [layers, samples]; found = false where a layer is nowhere. */
+static size_t parts(bool *found, double *window, double *single, const ks_view *v, size_t w, const char *group)
 {
-    const ks_paired *part[2] = {&x->r.sum, &x->r.max};
+    const size_t samples = group_values(window, v, v->s->kl + w * v->m->S, group);
+    *found = true;
+    for (int32_t l = v->s->layer_start[w]; l <= v->s->layer_end[w] && *found; l++) {
+        const double *kl = single_layer(v, l);
+        *found = kl != NULL;
+        if (kl) group_values(single + (size_t)(l - v->s->layer_start[w]) * samples, v, kl, group);
+    }
+    return samples;
+}
+
+static size_t layers_of(const ks_study_sweep *s, size_t w)
+{
+    return (size_t)(s->layer_end[w] - s->layer_start[w]) + 1;
+}
+
+static void synergy_row(ks_table *t, const ks_view *v, const whole *x, const ks_synergy *r)
+{
+    const ks_paired *part[2] = {&r->sum, &r->max};
     ks_table_cell(t, "%s", ks_window_label(v->s, x->w).text);
     ks_table_cell(t, "%zu", part[0]->d.n);
     ks_table_number(t, part[0]->a.mean, "");
@@ -63,9 +80,9 @@ static void synergy_row(ks_table *t, const ks_view *v, const whole *x)
         ks_table_number(t, part[k]->difference.low, "");
         ks_table_number(t, part[k]->difference.high, "");
         ks_p_cell(t, part[k]->permutation.p, part[k]->permutation.error);
-        ks_p_cell(t, x->max_t[k], 0);
+        ks_p_cell(t, x->p[k], 0);
     }
-    const double sum = x->max_t[0] <= 0.05 ? part[0]->d.mean : 0, max = x->max_t[1] <= 0.05 ? part[1]->d.mean : 0;
+    const double sum = x->p[0] <= 0.05 ? part[0]->d.mean : 0, max = x->p[1] <= 0.05 ? part[1]->d.mean : 0;
     ks_table_cell(t, "%s%s%s",
                   max < 0   ? "less than its largest layer"
                   : sum < 0 ? "less than the sum"
@@ -77,54 +94,45 @@ static void synergy_row(ks_table *t, const ks_view *v, const whole *x)
 static int synergy_of_group(const ks_view *v, const char *group)
 {
     int rc = KS_OK;
-    const size_t S = v->m->S, L = (size_t)v->m->n_layers;
-    const size_t draws = v->s->W > 100 ? 1000 : 10000;
-    const ks_resample how = ks_view_resample(v, draws);
+    const size_t S = v->m->S, W = v->s->W;
     ks_table t = {0};
     size_t n = 0, samples = 0, absent = 0;
     double *window = NULL, *single = NULL, *d[2] = {0}, *ts = NULL, *adjusted = NULL;
-    whole *x = NULL, **order = NULL;
+    whole *x = NULL;
+    bool found;
     ks_max_t max = {0};
     KS_NEW(window, S);
-    KS_NEW(single, L * S);
-    KS_NEW(x, v->s->W);
-    KS_NEW(order, v->s->W);
-    KS_NEW(ts, v->s->W);
-    KS_NEW(adjusted, v->s->W);
-    for (int k = 0; k < 2; k++) KS_NEW(d[k], v->s->W * S);
-    for (size_t w = 0; w < v->s->W; w++) {
-        const int32_t a = v->s->layer_start[w], b = v->s->layer_end[w];
-        if (a == b || !ks_chosen_window(v->opt, v->s, w)) continue;
-        samples = group_values(window, v, v->s->kl + w * S, group);
-        bool all = true;
-        for (int32_t l = a; l <= b && all; l++) {
-            const double *kl = single_layer(v, l);
-            all = kl != NULL;
-            if (kl) group_values(single + (size_t)(l - a) * samples, v, kl, group);
-        }
-        absent += !all;
-        if (!all) continue;
-        x[n].w = w;
-        KS_TRY(ks_synergy_test(&x[n].r, window, single, (size_t)(b - a + 1), samples, &how));
-        for (size_t i = 0; i < samples; i++) {
-            double sum = window[i], most = -INFINITY;
-            for (size_t l = 0; l <= (size_t)(b - a); l++) {
-                sum -= single[l * samples + i];
-                most = isnan(single[l * samples + i]) ? (double)NAN : fmax(most, single[l * samples + i]);
+    KS_NEW(single, (size_t)v->m->n_layers * S);
+    KS_NEW(x, W);
+    KS_NEW(ts, W);
+    KS_NEW(adjusted, W);
+    for (int k = 0; k < 2; k++) KS_NEW(d[k], W * S);
+    for (size_t w = 0; w < W; w++) {
+        if (layers_of(v->s, w) == 1 || !ks_chosen_window(v->opt, v->s, w)) continue;
+        samples = parts(&found, window, single, v, w, group);
+        absent += !found;
+        for (size_t i = 0; found && i < samples; i++) {
+            double sum = 0, most = -INFINITY;
+            for (size_t l = 0; l < layers_of(v->s, w); l++) {
+                sum += single[l * samples + i];
+                most = fmax(most, single[l * samples + i]);
             }
-            d[0][n * samples + i] = sum;
+            d[0][n * samples + i] = window[i] - sum;
             d[1][n * samples + i] = isnan(sum) ? (double)NAN : window[i] - most;
         }
-        order[n] = &x[n];
-        n++;
+        if (found) x[n++].w = w;
     }
     if (!n) goto done;
+    const size_t shown = ks_rows_shown(v, n);
+    const ks_resample how = ks_view_resample(v, shown > 100 ? 1000 : 10000);
     for (int k = 0; k < 2; k++) {
         KS_TRY(ks_max_t_pairs(&max, ts, adjusted, d[k], n, samples, &how));
-        for (size_t i = 0; i < n; i++) x[i].max_t[k] = adjusted[i];
+        for (size_t i = 0; i < n; i++) {
+            x[i].t[k] = ts[i];
+            x[i].p[k] = adjusted[i];
+        }
     }
-    const size_t shown = ks_rows_shown(v, n);
-    if (shown < n) qsort(order, n, sizeof *order, by_p);
+    if (shown < n) qsort(x, n, sizeof *x, by_p);
     char title[128];
     snprintf(title, sizeof title, "Windows against their single layers, %.80s", group);
     ks_view_title(&t, v, title, "");
@@ -133,7 +141,12 @@ static int synergy_of_group(const ks_view *v, const char *group)
                                           "to",     "p", "p, maxT"};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) ks_table_column(&t, false, "%s", columns[i]);
     ks_table_column(&t, true, "at 0.05, corrected");
-    for (size_t i = 0; i < shown; i++) synergy_row(&t, v, order[i]);
+    for (size_t i = 0; i < shown; i++) {
+        ks_synergy r;
+        parts(&found, window, single, v, x[i].w, group);
+        KS_TRY(ks_synergy_test(&r, window, single, layers_of(v->s, x[i].w), samples, &how));
+        synergy_row(&t, v, &x[i], &r);
+    }
     if (shown < n) ks_table_note(&t, "the %zu clearest of %zu windows; --format csv and json have all", shown, n);
     if (absent) ks_table_note(&t, "%zu windows are not here: the file lacks one of their layers alone", absent);
     ks_table_note(&t, "mean KL in nats; largest layer: of each sample by itself, so noise makes it larger");
@@ -142,7 +155,6 @@ static int synergy_of_group(const ks_view *v, const char *group)
     KS_TRY(ks_view_add(v, &t, "synergy"));
 done:
     ks_table_free(&t);
-    free(order);
     free(x);
     free(adjusted);
     free(ts);
