@@ -231,7 +231,7 @@ static int compute(run *r, size_t i, ks_weights *weights)
     *r->own = (work_thread){r, t, weights};
     const int failed = pthread_create(&thread, NULL, work, r->own);
     KS_REQUIRE(!failed, KS_EMACHINE, "no thread: %s", strerror(failed));
-    const ks_serve_options options = {ks_weights_any(t->streamed), r->cfg->checkpoint};
+    const ks_serve_options options = {ks_weights_any(t->streamed) ? KS_ROUNDS_HOST : KS_ROUNDS_NONE, r->cfg->checkpoint};
     KS_TRY(ks_serve(t, r->collectors[i], r->results, &options, &served));
     pthread_join(thread, NULL);
     r->bytes_read += served.bytes_read;

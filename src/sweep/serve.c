@@ -35,14 +35,14 @@ typedef struct server {
     bool stopping, unsaved;
     int64_t passes, cells, done_before;
     int64_t bytes_read;
-    int hosts;
+    int circles;                          /* of ranks that take their passes together; without rounds: hosts */
     double shortest;                      /* seconds of the shortest pass so far; 0: none has ended */
     double begin, save_again, show_again; /* seconds */
     double total, done;                   /* FLOPs */
 
-    /* Scratch of serve_host. */
+    /* Scratch of serve_circle. */
     uint8_t *who;   /* [members] gets a pass */
-    int *members;   /* [members] ranks of the host */
+    int *members;   /* [members] ranks of the circle */
     size_t *counts; /* [members] units of each */
     int32_t *units; /* of member 0, 1 ... */
 } server;
@@ -67,7 +67,13 @@ static void show_progress(server *s, double now)
 
 /* ---- handing out ---- */
 
-/* Sends a pass of n units to a rank. who: [local ranks] which of its host's ranks have one in this round. */
+/* The first rank of those that a rank takes its passes with. */
+static int first_of(const server *s, int rank)
+{
+    return s->options->rounds == KS_ROUNDS_ALL ? 0 : ks_comm_leader(rank);
+}
+
+/* Sends a pass of n units to a rank. who: [members] which of those that it takes passes with have one in this round. */
 static int send_pass(server *s, int rank, const int32_t *units, size_t n, const uint8_t *who, int members)
 {
     int rc = KS_OK;
@@ -106,38 +112,39 @@ static double speed_of_all(const server *s)
     return all;
 }
 
-/* FLOPs of a round of streamed weights, for ranks whose speeds sum to `speed`. Every round reads the whole model, which takes no longer
- * than the shortest pass so far: it should compute at least as long, better several times. On one host the passes of a round end together,
- * so there is no need for small ones, and all that is left is divided. */
+/* FLOPs of a round, for ranks whose speeds sum to `speed`. Every round walks through the whole model, which takes no longer than the
+ * shortest pass so far: it should compute at least as long, better several times. Where all ranks are in one circle the passes of a round
+ * end together, so there is no need for small ones, and all that is left is divided. */
 static double round_of(const server *s, double speed, double all)
 {
-    const double left = ks_queue_flops(s->queue) / all / (s->hosts > 1 ? 2 : 1);
+    const double left = ks_queue_flops(s->queue) / all / (s->circles > 1 ? 2 : 1);
     return speed * fmax(s->shortest, fmin(left, fmax(s->options->checkpoint, 4 * s->shortest)));
 }
 
-/* A pass for each idle rank of the host whose first rank is `first`; when weights are shared, only once all of them are idle. */
-static int serve_host(server *s, int first)
+/* A pass for each idle rank of the circle whose first rank is `first`; in rounds, only once all of them are idle. */
+static int serve_circle(server *s, int first)
 {
     int rc = KS_OK;
+    const bool rounds = s->options->rounds != KS_ROUNDS_NONE;
     int members = 0;
     size_t at = 0;
     double speed = 0, all = speed_of_all(s), round = 0; /* speed: of idle members; round: FLOPs still to be divided among them */
     for (int r = first; r < s->ranks; r++) {
-        if (ks_comm_leader(r) != first) continue;
+        if (first_of(s, r) != first) continue;
         const worker *k = &s->workers[r];
         s->who[members] = k->ready && !k->busy && (r || s->ranks < KS_ROOT_ONLY_SERVES);
         if (s->who[members]) speed += k->speed;
-        else if (s->options->streamed && (k->busy || !k->ready)) return rc;
+        else if (rounds && (k->busy || !k->ready)) return rc;
         s->members[members++] = r;
     }
     s->round++;
-    if (s->options->streamed && speed > 0) round = round_of(s, speed, all);
+    if (rounds && speed > 0) round = round_of(s, speed, all);
     for (int i = 0; i < members; i++) {
         s->counts[i] = 0;
         if (!s->who[i]) continue;
         const worker *k = &s->workers[s->members[i]];
         double share = 1.000001 * round * k->speed / speed; /* the last one takes all, whatever the rounding */
-        if (!s->options->streamed) {
+        if (!rounds) {
             share = ks_queue_share(ks_queue_flops(s->queue), k->speed, all, s->options->checkpoint * (k->passes ? 1 : FIRST_SHARE));
             if (!k->passes && s->ranks > 1) share *= FIRST_SHARE;
         }
@@ -148,9 +155,10 @@ static int serve_host(server *s, int first)
         round = fmax(0, round - (before - ks_queue_flops(s->queue)));
         speed -= k->speed;
     }
+    const bool everybody = s->options->rounds == KS_ROUNDS_ALL && at > 0;
     at = 0;
     for (int i = 0; i < members; at += s->counts[i++])
-        if (s->who[i]) KS_TRY(send_pass(s, s->members[i], s->units + at, s->counts[i], s->who, members));
+        if (s->who[i] || everybody) KS_TRY(send_pass(s, s->members[i], s->units + at, s->counts[i], s->who, members));
 done:
     return rc;
 }
@@ -223,7 +231,7 @@ static int take_message(server *s, double seconds, bool *came)
         s->unsaved = true;
     } else if (m.kind == KS_MSG_PASS) {
         take_report(s, m.from, m.data);
-        if (!s->stopping) rc = serve_host(s, ks_comm_leader(m.from));
+        if (!s->stopping) rc = serve_circle(s, first_of(s, m.from));
     }
     free(m.data);
 done:
@@ -279,7 +287,7 @@ int ks_serve(const ks_task *t, ks_collector *c, ks_results *results, const ks_se
     s.total = ks_queue_flops(s.queue);
     s.begin = ks_seconds();
     s.save_again = s.begin + o->checkpoint / 4;
-    for (int r = 0; r < s.ranks; r++) s.hosts += ks_comm_leader(r) == r;
+    for (int r = 0; r < s.ranks; r++) s.circles += first_of(&s, r) == r;
     ks_comm_answers_signals(true);
     while (s.ready < s.ranks || s.busy || (ks_queue_units(s.queue) && !s.stopping)) KS_TRY(step(&s));
     for (bool more = true; more;) KS_TRY(take_message(&s, 0, &more)); /* a pass is reported after its results */

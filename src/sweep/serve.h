@@ -4,8 +4,15 @@
 
 #include "sweep/collect.h"
 
+/* Which ranks take their passes together, since they bring one another weights: each walks through the model once a round. */
+enum {
+    KS_ROUNDS_NONE,
+    KS_ROUNDS_HOST, /* those of a host that share one stream of weights; one without work does not take part */
+    KS_ROUNDS_ALL,  /* all, of sharded weights; one without work takes part, with a pass of no units */
+};
+
 typedef struct ks_serve_options {
-    bool streamed;     /* weights are, and the ranks of a host share one stream of them, so they take passes together */
+    int rounds;        /* KS_ROUNDS_* */
     double checkpoint; /* seconds: a pass lasts at most about so long, and what is done is soon in the file */
 } ks_serve_options;
 
