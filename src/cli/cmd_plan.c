@@ -428,7 +428,7 @@ static int memory_of(const ks_config *cfg, const ks_gpu_facts *gpu, ks_memory *o
     int rc = KS_OK;
     *out = ks_task_memory(cfg, 1);
     if (!gpu) goto done;
-    *out = (ks_memory){gpu->memory, KS_GPU_FIXED_BYTES, true};
+    *out = (ks_memory){.bytes = gpu->memory, .own = KS_GPU_FIXED_BYTES, .device = true};
     if (cfg->memory_bytes && cfg->memory_bytes < (uint64_t)out->bytes) out->bytes = (int64_t)cfg->memory_bytes;
     KS_REQUIRE(out->bytes > KS_GPU_FIXED_BYTES, KS_EMACHINE, "--memory %.1f MB: CUDA alone takes about %.1f MB of a GPU",
                (double)out->bytes / 1e6, (double)KS_GPU_FIXED_BYTES / 1e6);

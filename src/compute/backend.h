@@ -119,7 +119,14 @@ typedef struct ks_device_memory {
     char place[64]; /* ranks of a host with the same one share that memory */
     int64_t free;   /* bytes that nobody uses now */
     int64_t own;    /* bytes that the backend needs beside weights and arrays, those that it has included */
+    bool shares;    /* it can hold weights together with other ranks' devices */
+    char how[256];  /* it does that, or why it cannot */
 } ks_device_memory;
+
+/* Devices of several ranks that are to hold weights together: made by one rank, sent to the others as bytes. */
+typedef struct ks_device_group {
+    char bytes[128];
+} ks_device_group;
 
 typedef struct ks_backend {
     const char *name;
@@ -146,6 +153,13 @@ typedef struct ks_backend {
     int (*fetched)(ks_device *dev);
     /* fetch will read from this memory, aligned to pages, until forget; where it cannot be made fit for fast copies, that is said. */
     int (*pin)(ks_device *dev, void *memory, size_t bytes);
+    /* Weights that devices of several ranks hold together. A group is made by one rank; each of its n members joins it, and waits up to
+     * `patience` seconds for the others, then and whenever one is behind. It lasts until the device is closed. */
+    int (*new_group)(ks_device_group *out);
+    int (*join)(ks_device *dev, const ks_device_group *group, int member, int members, double patience);
+    /* What member `from` keeps of these matrices comes to the others' devices: for good, as by keep, or as by fetch, without `fetched`. All
+     * members call it for the same matrices in the same order. */
+    int (*share)(ks_device *dev, const ks_tensor *w, size_t n, int from, bool stays);
     /* The model may be closed, and pinned memory go: nothing of either is used any more. */
     void (*forget)(ks_device *dev);
 

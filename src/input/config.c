@@ -17,7 +17,7 @@ const char *const ks_special_names[] = {"tokenizer", "none", NULL};
 const char *const ks_marker_names[] = {"first-token", "span", NULL};
 const char *const ks_precision_names[] = {"full", "fast", NULL};
 const char *const ks_backend_names[] = {"auto", "cpu", "cuda", NULL};
-const char *const ks_source_names[] = {"auto", "resident", "streamed", NULL};
+const char *const ks_source_names[] = {"auto", "resident", "streamed", "sharded", NULL};
 
 /* The sweep's name where none is given, by its windows. The command line's scan options use the same. */
 static const char *const default_sweep_names[] = {"layers", "slide", "windows", "triangle", "window"};

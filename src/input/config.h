@@ -18,7 +18,7 @@ enum { KS_SPECIAL_TOKENIZER, KS_SPECIAL_NONE };
 enum { KS_MARKER_FIRST_TOKEN, KS_MARKER_SPAN };
 enum { KS_PRECISION_FULL, KS_PRECISION_FAST };
 enum { KS_BACKEND_AUTO, KS_BACKEND_CPU, KS_BACKEND_CUDA };
-enum { KS_SOURCE_AUTO, KS_SOURCE_RESIDENT, KS_SOURCE_STREAMED };
+enum { KS_SOURCE_AUTO, KS_SOURCE_RESIDENT, KS_SOURCE_STREAMED, KS_SOURCE_SHARDED };
 
 enum {
     KS_DEFAULT_RADIUS = 5,
@@ -77,7 +77,7 @@ typedef struct ks_config {
     int verbosity;         /* -1 --quiet, 0, 1 --verbose */
     int threads;           /* 0: all cores */
     int checkpoint;        /* seconds of a rank's work that a kill may cost, about */
-    int weights;           /* KS_SOURCE_*: weights stay mapped, or are streamed layer by layer */
+    int weights;           /* KS_SOURCE_*: weights stay where they are, are streamed layer by layer, or sharded over GPUs */
     uint64_t memory_bytes; /* 0: automatic */
     int ranks;             /* plan: 1 by default */
     char *device;          /* plan: a GPU of the table (plan/devices.h) to plan for, "list", or NULL: this machine */

@@ -156,6 +156,19 @@ int64_t ks_weights_predict(const ks_model *m, ks_streamed streamed, bool device)
     return bytes;
 }
 
+int64_t ks_weights_predict_shard(const ks_model *m, int n)
+{
+    const ks_tensor head = ks_model_head(m);
+    int64_t most = 0, slot_bytes;
+    head_rows(m, &slot_bytes);
+    for (int32_t first = 0; first < n && first < ks_model_arch(m)->L; first++) {
+        int64_t bytes = 0;
+        for (int32_t l = first; l < ks_model_arch(m)->L; l += n) bytes += layer_bytes(m, l);
+        if (bytes > most) most = bytes;
+    }
+    return most + KS_RING_SLOTS * slot_bytes + aligned(tensor_bytes(&head)) + vector_bytes(m);
+}
+
 ks_streamed ks_weights_choose(const ks_model *m, int64_t bytes, bool device)
 {
     const int32_t L = ks_model_arch(m)->L;

@@ -75,6 +75,9 @@ void ks_weights_copied(ks_weights *w, int32_t item);
 /* Bytes of memory that weights take at the peak: what is resident, and two buffers where anything is streamed, which members share. On a
  * device: without the embedding, whose rows are uploaded, and with the vectors. */
 int64_t ks_weights_predict(const ks_model *m, ks_streamed streamed, bool device);
+/* On each of n devices that hold a model together: the layers of the one that has most, two places for the others', the head, the vectors.
+ */
+int64_t ks_weights_predict_shard(const ks_model *m, int n);
 /* As much resident as that takes at most `bytes`: all, else the head first, which is used for every chunk of measured rows, then layers. */
 ks_streamed ks_weights_choose(const ks_model *m, int64_t bytes, bool device);
 

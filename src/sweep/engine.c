@@ -276,7 +276,7 @@ int ks_engine_pass(const ks_job *job, const ks_unit *units, size_t n, const ks_s
     int rc = KS_OK;
     ks_pass *p = NULL;
     KS_TRY(ks_pass_new(&p, job, units, n, sink));
-    KS_TRY(ks_supply_begin(&p->supply, job->backend, job->device, job->weights));
+    KS_TRY(ks_supply_begin(&p->supply, job->backend, job->device, job->weights, job->shards));
     KS_TRY(begin(p));
     for (p->layer = 0; p->layer < p->a->L; p->layer++) {
         KS_TRY(run_layer(p));

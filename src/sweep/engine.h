@@ -9,6 +9,7 @@
 #include "compute/backend.h"
 #include "model/weights.h"
 #include "plan/plan.h"
+#include "sweep/supply.h"
 
 /* A sample as the engine needs it. */
 typedef struct ks_tokens {
@@ -33,6 +34,7 @@ typedef struct ks_job {
     ks_device *device;
     const ks_model *model;
     ks_weights *weights;
+    ks_shards shards;
     const ks_problem *problem;
     const ks_tokens *tokens; /* [n_samples] */
     int precision;           /* KS_PRECISION_* */

@@ -26,9 +26,11 @@ typedef struct run {
     int threads;
     const ks_backend *backend;
     ks_device *device;
-    ks_memory memory; /* root's */
-    ks_task **tasks;  /* [n_models] */
-    bool scattered;   /* ranks work, each at its own place: an error cannot be agreed upon any more */
+    ks_memory memory;  /* root's */
+    char sharing[512]; /* root's: why weights cannot be sharded, else how */
+    bool joined;       /* the group of all ranks' devices */
+    ks_task **tasks;   /* [n_models] */
+    bool scattered;    /* ranks work, each at its own place: an error cannot be agreed upon any more */
 
     const char *command_line;
     char when[32];
@@ -42,6 +44,9 @@ typedef struct run {
     int64_t bytes_read;
     bool changed, stopped;
 } run;
+
+/* How long a device may be behind the others where they share weights. Ranks that die are noticed by messages, much sooner. */
+static const double PATIENCE_SECONDS = 300;
 
 int ks_default_threads(void)
 {
@@ -67,6 +72,24 @@ done:
     return rc;
 }
 
+/* Whether all ranks' devices can hold weights together: each a device of its own, in the same way. Else r->sharing says why not. */
+static bool may_shard(run *r, const ks_device_memory *all)
+{
+    const int n = ks_comm_size();
+    if (n == 1) snprintf(r->sharing, sizeof r->sharing, "there is one rank");
+    for (int i = 0; i < n && !*r->sharing; i++)
+        if (!all[i].shares) snprintf(r->sharing, sizeof r->sharing, "on %s: %s", ks_comm_host(i), all[i].how);
+        else if (strcmp(all[i].how, all[0].how))
+            snprintf(r->sharing, sizeof r->sharing, "%s has %s, %s has %s", ks_comm_host(0), all[0].how, ks_comm_host(i), all[i].how);
+    for (int i = 0; i < n && !*r->sharing; i++)
+        for (int j = 0; j < i && !*r->sharing; j++)
+            if (ks_comm_leader(i) == ks_comm_leader(j) && !strcmp(all[i].place, all[j].place))
+                snprintf(r->sharing, sizeof r->sharing, "ranks %d and %d on %s share a GPU", j, i, ks_comm_host(i));
+    if (*r->sharing) return false;
+    snprintf(r->sharing, sizeof r->sharing, "%s", all[0].how);
+    return true;
+}
+
 /* Root's r->memory becomes what every rank may use, and so each of them: the least of all ranks. Ranks that share a device share what is
  * free there, of which a tenth is left alone: others may need some. Collective. */
 static int agree_on_memory(run *r)
@@ -75,7 +98,10 @@ static int agree_on_memory(run *r)
     const int n = ks_comm_size();
     ks_device_memory *mine = NULL, *all = NULL;
     r->memory = ks_task_memory(r->cfg, ks_comm_local_size());
-    if (!r->backend->memory) return rc;
+    if (!r->backend->memory) {
+        snprintf(r->sharing, sizeof r->sharing, "the backend is %s", r->backend->name);
+        return rc;
+    }
     KS_NEW(mine, 1);
     KS_TRY(ks_comm_agree(r->backend->memory(r->device, mine))); /* all have opened theirs */
     rc = ks_comm_send(0, KS_MSG_MEMORY, mine, sizeof *mine);
@@ -88,11 +114,11 @@ static int agree_on_memory(run *r)
         all[m.from] = *(ks_device_memory *)m.data;
         free(m.data);
     }
-    r->memory = (ks_memory){INT64_MAX, 0, true};
+    r->memory = (ks_memory){.bytes = INT64_MAX, .device = true, .shards = may_shard(r, all) ? n : 0};
     for (int i = 0; i < n; i++) {
-        int64_t sharers = 0, left = INT64_MAX;
+        int64_t sharers = 1, left = all[i].free;
         for (int j = 0; j < n; j++) {
-            if (ks_comm_leader(i) != ks_comm_leader(j) || strcmp(all[i].place, all[j].place)) continue;
+            if (j == i || ks_comm_leader(i) != ks_comm_leader(j) || strcmp(all[i].place, all[j].place)) continue;
             sharers++;
             if (all[j].free < left) left = all[j].free;
         }
@@ -231,7 +257,8 @@ static int compute(run *r, size_t i, ks_weights *weights)
     *r->own = (work_thread){r, t, weights};
     const int failed = pthread_create(&thread, NULL, work, r->own);
     KS_REQUIRE(!failed, KS_EMACHINE, "no thread: %s", strerror(failed));
-    const ks_serve_options options = {ks_weights_any(t->streamed) ? KS_ROUNDS_HOST : KS_ROUNDS_NONE, r->cfg->checkpoint};
+    const int rounds = t->sharded ? KS_ROUNDS_ALL : ks_weights_any(t->streamed) ? KS_ROUNDS_HOST : KS_ROUNDS_NONE;
+    const ks_serve_options options = {rounds, r->cfg->checkpoint};
     KS_TRY(ks_serve(t, r->collectors[i], r->results, &options, &served));
     pthread_join(thread, NULL);
     r->bytes_read += served.bytes_read;
@@ -258,6 +285,40 @@ done:
     return rc;
 }
 
+/* All ranks' devices, with what of the weights each of them keeps. Collective. */
+static int join(run *r)
+{
+    int rc = KS_OK;
+    const char *text = getenv("KOSWEEP_PATIENCE");
+    void *group = NULL;
+    size_t bytes = sizeof(ks_device_group);
+    if (ks_comm_rank() == 0) {
+        KS_GET(group, ks_calloc(1, bytes));
+        rc = r->backend->new_group(group);
+    }
+    KS_TRY(ks_comm_agree(rc));
+    KS_TRY(ks_comm_broadcast(&group, &bytes));
+    rc = r->backend->join(r->device, group, ks_comm_rank(), ks_comm_size(), text && atof(text) > 0 ? atof(text) : PATIENCE_SECONDS);
+    KS_TRY(ks_comm_agree(rc));
+    r->joined = true;
+done:
+    free(group);
+    return rc;
+}
+
+/* Root: what of the weights is where, if several devices could hold them together. */
+static void tell_sharding(const run *r, const ks_task *t)
+{
+    const char *instead = !ks_weights_any(t->streamed)              ? "resident"
+                          : t->streamed.layers < t->problem.arch->L ? "streamed in part"
+                                                                    : "streamed";
+    const char *why = r->memory.shards ? "all devices together have too little memory" : r->sharing;
+    if (t->sharded) ks_log(KS_LOG_DEBUG, "%s: weights are sharded over %d ranks (%s)", t->name, ks_comm_size(), r->sharing);
+    else if (t->weights == KS_SOURCE_SHARDED) ks_log(KS_LOG_WARN, "%s: weights are not sharded, but %s: %s", t->name, instead, why);
+    else if (t->weights == KS_SOURCE_AUTO && ks_weights_any(t->streamed) && r->memory.device)
+        ks_log(KS_LOG_DEBUG, "%s: weights are not sharded, but %s: %s", t->name, instead, why);
+}
+
 static int run_model(run *r, size_t i)
 {
     int rc = KS_OK;
@@ -270,6 +331,8 @@ static int run_model(run *r, size_t i)
     }
     KS_TRY(ks_comm_agree(rc));
     KS_TRY(ks_task_share(&r->tasks[i]));
+    if (ks_comm_rank() == 0) tell_sharding(r, r->tasks[i]);
+    if (r->tasks[i]->sharded && !r->joined) KS_TRY(join(r));
     KS_TRY(ks_comm_agree(ks_same_model(r->tasks[i])));
     KS_TRY(ks_comm_agree(open_weights(r->tasks[i], &weights, &shared, &bytes)));
     r->scattered = true;

@@ -35,8 +35,7 @@ static int32_t next_of(const ks_supply *s, int32_t item, bool more)
     return item + 1 == s->items && more ? s->L : item + 1;
 }
 
-/* A streamed item comes into the provider's buffer, and from there, where the backend has a device, into a place there. Another kind of
- * item would be brought into the same places by something else: this is where the kinds part. */
+/* A streamed item comes into the provider's buffer, and from there, where the backend has a device, into a place there. */
 static int bring(ks_supply *s, int32_t item)
 {
     int rc = KS_OK;
@@ -84,14 +83,71 @@ done:
     return rc;
 }
 
-int ks_supply_begin(ks_supply *s, const ks_backend *be, ks_device *dev, ks_weights *w)
+/* An item that rank `from` keeps comes to the others. */
+static int share(ks_supply *s, int32_t item, int from, bool stays)
 {
     int rc = KS_OK;
+    ks_supplied x;
+    ks_tensor w[MATRICES];
+    if (from == s->shards.mine) KS_TRY(keep(s, item));
+    KS_TRY(acquire(s, item, &x));
+    rc = s->backend->share(s->device, w, list(s, &x, w), from, stays);
+    release(s, item);
+done:
+    return rc;
+}
+
+/* What follows the queued item, or the first one. Of its own layers a rank keeps one more each time, so that all are on the devices long
+ * before they are needed, and while others are computed. */
+static int share_ahead(ks_supply *s, int32_t item)
+{
+    int rc = KS_OK;
+    if (item < s->L) KS_TRY(share(s, item, item % s->shards.n, false));
+    if (s->own < s->L) KS_TRY(keep(s, s->own));
+    s->own += s->shards.n;
+    if (item >= s->L) KS_TRY(keep(s, item));
+done:
+    return rc;
+}
+
+static ks_supply supply_of(const ks_backend *be, ks_device *dev, ks_weights *w, ks_shards shards)
+{
     const int32_t items = ks_weights_items(w);
-    *s = (ks_supply){be, dev, w, items - ks_weights_head_blocks(w), items, NONE, {.item = NONE}};
+    return (ks_supply){be, dev, w, shards, items - ks_weights_head_blocks(w), items, NONE, shards.mine, {.item = NONE}};
+}
+
+int ks_supply_begin(ks_supply *s, const ks_backend *be, ks_device *dev, ks_weights *w, ks_shards shards)
+{
+    int rc = KS_OK;
+    *s = supply_of(be, dev, w, shards);
+    if (shards.n) return share_ahead(s, 0);
     if (be->fetch) KS_TRY(bring_ahead(s, 0, false));
     KS_TRY(keep(s, 0));
 done:
+    return rc;
+}
+
+int ks_supply_spread_head(const ks_backend *be, ks_device *dev, ks_weights *w, ks_shards shards)
+{
+    int rc = KS_OK;
+    ks_supply s = supply_of(be, dev, w, shards);
+    for (int32_t item = s.L; item < s.items; item++) KS_TRY(share(&s, item, item % shards.n, true));
+done:
+    return rc;
+}
+
+int ks_supply_walk(const ks_backend *be, ks_device *dev, ks_weights *w, ks_shards shards)
+{
+    int rc = KS_OK;
+    ks_supply s;
+    ks_layer layer;
+    KS_TRY(ks_supply_begin(&s, be, dev, w, shards));
+    for (int32_t l = 0; l < s.L; l++) {
+        KS_TRY(ks_supply_layer(&s, &layer));
+        KS_TRY(ks_supply_queued(&s, false));
+    }
+done:
+    ks_supply_end(&s);
     return rc;
 }
 
@@ -135,6 +191,7 @@ int ks_supply_queued(ks_supply *s, bool more)
 {
     int rc = KS_OK;
     const int32_t next = next_of(s, s->at, more);
+    if (s->shards.n) return share_ahead(s, next);
     if (s->held.item == s->at) {
         KS_TRY(let_go(s));
         if (s->backend->fetch) KS_TRY(bring_ahead(s, s->at + 1, more));

@@ -37,7 +37,7 @@ void ks_task_free(ks_task *t)
 
 ks_memory ks_task_memory(const ks_config *cfg, int local_ranks)
 {
-    if (cfg->memory_bytes) return (ks_memory){(int64_t)cfg->memory_bytes, KS_PROGRAM_BYTES, false};
+    if (cfg->memory_bytes) return (ks_memory){.bytes = (int64_t)cfg->memory_bytes, .own = KS_PROGRAM_BYTES};
     long long kb = 0;
     FILE *f = fopen("/proc/meminfo", "r");
     char line[256];
@@ -45,7 +45,7 @@ ks_memory ks_task_memory(const ks_config *cfg, int local_ranks)
         if (sscanf(line, "MemAvailable: %lld kB", &kb) == 1) break;
     if (f) fclose(f);
     if (kb <= 0) kb = (long long)sysconf(_SC_PHYS_PAGES) * (sysconf(_SC_PAGESIZE) / 1024) / 2;
-    return (ks_memory){(int64_t)kb * 1024 * 6 / 10 / local_ranks, KS_PROGRAM_BYTES, false};
+    return (ks_memory){.bytes = (int64_t)kb * 1024 * 6 / 10 / local_ranks, .own = KS_PROGRAM_BYTES};
 }
 
 static int open_model(ks_task *t, bool shapes)
@@ -105,12 +105,15 @@ static int64_t wanted_bytes(const ks_task *t, int ranks)
 static int plan_with(ks_task *t, int ranks, const ks_memory *memory)
 {
     int rc = KS_OK;
-    const int64_t weights = ks_weights_predict(t->model, t->streamed, memory->device);
+    const int64_t weights =
+        t->sharded ? ks_weights_predict_shard(t->model, memory->shards) : ks_weights_predict(t->model, t->streamed, memory->device);
     t->budget = memory->bytes - memory->own - weights;
     KS_REQUIRE(t->budget > 0, KS_EMACHINE, "%s: %.1f MB of %smemory are too few: %s need %.1f MB, %s %.1f MB (--memory)", t->name,
                (double)memory->bytes / 1e6, memory->device ? "device " : "",
-               ks_weights_any(t->streamed) ? "two layers of weights" : "resident weights", (double)weights / 1e6,
-               memory->device ? "the backend" : "the program", (double)memory->own / 1e6);
+               t->sharded                    ? "sharded weights"
+               : ks_weights_any(t->streamed) ? "two layers of weights"
+                                             : "resident weights",
+               (double)weights / 1e6, memory->device ? "the backend" : "the program", (double)memory->own / 1e6);
     ks_plan_free(t->plan);
     t->plan = NULL;
     KS_TRY(ks_plan_new(&t->plan, &t->problem, ranks, t->budget));
@@ -118,24 +121,27 @@ done:
     return rc;
 }
 
-/* Weights are resident where all fit and leave room for arrays. Else they are streamed, and arrays come first: with A bytes of arrays in
- * all, W of weights, B of memory and x resident, A/(B - x) passes read (W - x) each, which grows with x where W > B. So weights get only
- * what no pass could use. */
+/* Weights are resident where all fit and leave room for arrays, else sharded where that does. Else they are streamed, and arrays come
+ * first: with A bytes of arrays in all, W of weights, B of memory and x resident, A/(B - x) passes read (W - x) each, which grows with x
+ * where W > B. So weights get only what no pass could use. */
 int ks_task_plan(ks_task *t, int ranks, const ks_memory *memory)
 {
     int rc = KS_OK;
     const int64_t room = memory->bytes - memory->own, all = ks_weights_predict(t->model, KS_ALL_RESIDENT, memory->device);
-    bool fits = t->weights == KS_SOURCE_RESIDENT || (t->weights == KS_SOURCE_AUTO && all <= room / 10 * 7);
+    const bool automatic = t->weights == KS_SOURCE_AUTO || (t->weights == KS_SOURCE_SHARDED && !memory->shards);
+    bool resident = t->weights == KS_SOURCE_RESIDENT || (automatic && all <= room / 10 * 7);
+    t->sharded = memory->shards && (t->weights == KS_SOURCE_SHARDED ||
+                                    (automatic && !resident && ks_weights_predict_shard(t->model, memory->shards) <= room / 10 * 7));
     t->problem.done = t->done;
     t->problem.baseline_done = t->baseline_done;
-    t->streamed = fits ? KS_ALL_RESIDENT : KS_ALL_STREAMED;
+    t->streamed = resident || t->sharded ? KS_ALL_RESIDENT : KS_ALL_STREAMED;
     rc = plan_with(t, ranks, memory);
-    if (rc && fits && t->weights == KS_SOURCE_AUTO) { /* arrays do not fit beside all of them */
-        fits = false;
+    if (rc && automatic && (resident || t->sharded)) { /* arrays do not fit beside them */
+        resident = t->sharded = false;
         t->streamed = KS_ALL_STREAMED;
         rc = plan_with(t, ranks, memory);
     }
-    if (rc || fits || t->weights != KS_SOURCE_AUTO) goto done;
+    if (rc || resident || t->sharded || !automatic) goto done;
     const int64_t arrays = wanted_bytes(t, ranks) * 5 / 4;
     const ks_streamed less = ks_weights_choose(t->model, room - arrays, memory->device);
     if (less.head && less.layers == t->problem.arch->L) goto done;
@@ -207,6 +213,7 @@ static int pack(const ks_task *t, ks_wire *w)
     KS_TRY(put_string(w, t->dir));
     KS_TRY(KS_PUT(w, t->precision));
     KS_TRY(KS_PUT(w, t->streamed));
+    KS_TRY(KS_PUT(w, t->sharded));
     KS_TRY(KS_PUT(w, t->save_logits));
     KS_TRY(KS_PUT(w, t->weights_sha256));
     KS_TRY(KS_PUT(w, t->config_sha256));
@@ -251,6 +258,7 @@ static int unpack(ks_task *t, ks_wire *w)
     KS_TRY(take_string(w, &t->dir));
     KS_TRY(KS_TAKE(w, t->precision));
     KS_TRY(KS_TAKE(w, t->streamed));
+    KS_TRY(KS_TAKE(w, t->sharded));
     KS_TRY(KS_TAKE(w, t->save_logits));
     KS_TRY(KS_TAKE(w, t->weights_sha256));
     KS_TRY(KS_TAKE(w, t->config_sha256));

@@ -17,6 +17,7 @@ enum { KS_PROGRAM_BYTES = 48 << 20 };
 typedef struct ks_memory {
     int64_t bytes, own; /* that a rank may use; of them for the program, or the backend, itself */
     bool device;
+    int shards; /* over so many ranks' devices weights can be sharded; 0: they cannot */
 } ks_memory;
 
 typedef struct ks_task {
@@ -24,6 +25,7 @@ typedef struct ks_task {
     ks_model *model;
     int precision; /* KS_PRECISION_* */
     ks_streamed streamed;
+    bool sharded; /* over all ranks */
     bool save_logits;
     char weights_sha256[65], config_sha256[65]; /* root's */
     ks_tokens *tokens;                          /* [problem.n_samples] */

@@ -42,7 +42,8 @@ static int run_pass(const ks_job *job, ks_wire *w, ks_packer *packer)
     KS_TRY(ks_weights_begin(job->weights, o.round, who));
     begun = true;
     const ks_sink sink = ks_packer_sink(packer);
-    rc = ks_engine_pass(job, units, (size_t)o.units, &sink);
+    rc =
+        o.units ? ks_engine_pass(job, units, (size_t)o.units, &sink) : ks_supply_walk(job->backend, job->device, job->weights, job->shards);
     if (rc == KS_EINPUT) rc = explain_not_finite(packer->task, rc);
     if (rc) goto done;
     KS_TRY(ks_packer_flush(packer));
@@ -58,10 +59,12 @@ int ks_work(const ks_task *t, const ks_backend *be, ks_device *dev, ks_weights *
     int rc = KS_OK;
     ks_packer packer = {.task = t};
     int64_t read = ks_weights_bytes_read(weights);
-    const ks_job job = {be, dev, t->model, weights, &t->problem, t->tokens, t->precision, t->save_logits};
+    const ks_shards shards = {t->sharded ? ks_comm_size() : 0, ks_comm_rank()};
+    const ks_job job = {be, dev, t->model, weights, shards, &t->problem, t->tokens, t->precision, t->save_logits};
     size_t bytes;
     void *buffers = ks_weights_buffers(weights, &bytes);
     if (be->pin && buffers) KS_TRY(be->pin(dev, buffers, bytes));
+    if (shards.n) KS_TRY(ks_supply_spread_head(be, dev, weights, shards));
     KS_TRY(report(0, 0, threads));
     for (;;) {
         ks_message m;
@@ -78,7 +81,7 @@ int ks_work(const ks_task *t, const ks_backend *be, ks_device *dev, ks_weights *
     }
 done:
     free(packer.wire.data);
-    if (be->forget) be->forget(dev); /* the model may be closed next */
     if (rc && !ks_comm_broken()) ks_comm_fail(rc);
+    if (be->forget) be->forget(dev); /* the model may be closed next */
     return rc;
 }

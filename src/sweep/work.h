@@ -4,9 +4,10 @@
 
 #include "sweep/task.h"
 
-/* A pass for a worker, KS_MSG_WORK: this, `members` bytes (which ranks of its host take part), `units` times ks_unit. */
+/* A pass for a worker, KS_MSG_WORK: this, `members` bytes (which of those that it takes passes with have one), `units` times ks_unit; no
+ * unit: only the weights are walked through (KS_ROUNDS_ALL). */
 typedef struct ks_work_order {
-    uint32_t round; /* of the host's ranks, see ks_weights_begin */
+    uint32_t round; /* see ks_weights_begin */
     int32_t members, units;
 } ks_work_order;
 

@@ -34,6 +34,7 @@ struct ks_gpu {
     int key; /* of protection; < 0: the processor has none */
     ks_pool *pool;
     ks_gemm *gemm;
+    char place[32];
 };
 
 static size_t memory; /* 0: KS_CHECK_MEMORY of the environment, else DEFAULT_MEMORY */
@@ -107,10 +108,10 @@ int ks_gpu_open(ks_gpu **out, int index)
 {
     int rc = KS_OK;
     ks_gpu *g = NULL;
-    (void)index;
     ks_check_submit(launch_later);
     KS_NEW(g, 1);
-    const char *text = getenv("KS_CHECK_MEMORY");
+    const char *text = getenv("KS_CHECK_MEMORY"), *gpus = getenv("KS_CHECK_GPUS");
+    snprintf(g->place, sizeof g->place, "check %d", gpus ? index % atoi(gpus) : index);
     g->all = memory ? memory : text ? strtoull(text, NULL, 10) : DEFAULT_MEMORY;
     g->key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
     KS_TRY(ks_queues_new(&g->queues, g));
@@ -162,8 +163,7 @@ const char *ks_gpu_algorithms(const ks_gpu *g)
 
 const char *ks_gpu_place(const ks_gpu *g)
 {
-    (void)g;
-    return "check";
+    return g->place;
 }
 
 int ks_gpu_memory(ks_gpu *g, size_t *free_bytes, size_t *all_bytes)

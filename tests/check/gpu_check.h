@@ -6,7 +6,9 @@
  *   - nothing in a queue runs before something is waited for, and then in an order that a seed decides (queues.h)
  *   - uploads and downloads need pinned memory; what is uploaded is read when the queue comes to it, and must be unchanged until the host
  *     knows that it has passed; what is downloaded is NaN until then
- *   - copies, products and zeroes stay inside one allocation; whatever is allocated is freed before ks_gpu_close */
+ *   - copies, products and zeroes stay inside one allocation; whatever is allocated is freed before ks_gpu_close
+ *
+ * A host has KS_CHECK_GPUS of them (environment), or as many as ranks. */
 #ifndef KS_TESTS_CHECK_GPU_CHECK_H
 #define KS_TESTS_CHECK_GPU_CHECK_H
 

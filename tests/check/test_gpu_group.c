@@ -3,7 +3,9 @@
  * soon. */
 #include "base/error.h"
 #include "base/log.h"
-#include "compute/cuda/group.h"
+#include "compute/cuda/kept.h"
+#include "kernels/kernels.h"
+#include "tests/check/check.h"
 #include "tests/check/gpu_check.h"
 
 #include <setjmp.h>
@@ -96,6 +98,56 @@ static void what_is_broadcast_arrives(void **state)
     for (size_t s = 0; s < 4; s++) {
         run_members(everything_arrives, sizes[s], -1, ended);
         for (int i = 0; i < sizes[s]; i++) assert_int_equal(ended[i], WELL);
+    }
+}
+
+/* Rounds through layers that members keep in turn, one ahead, as weights are shared: whatever the order in which the queues run, each layer
+ * is there when it is used, and nothing comes to its place before. */
+static int layers_are_there_when_used(ks_gpu *g, const ks_gpu_group_id *id, int member, int members)
+{
+    enum { L = 7, N = 1000, ROUNDS = 12 };
+    static float layers[L][2][N];
+    ks_kept kept = {0};
+    ks_gpu_group *group;
+    void *device, *pinned;
+    ks_tensor w[L][2];
+    const size_t bytes = sizeof layers;
+    for (int l = 0; l < L; l++)
+        for (int i = 0; i < 2; i++) {
+            for (int j = 0; j < N; j++) layers[l][i][j] = (float)(l * 10000 + i * 5000 + j);
+            w[l][i] = (ks_tensor){layers[l][i], KS_F32, 1, N, N};
+        }
+    ks_check_seed((uint64_t)member + 5);
+    CHECK(!ks_gpu_alloc(g, &device, bytes) && !ks_gpu_alloc_host(g, &pinned, bytes));
+    CHECK(!ks_kept_open(&kept, g, 4096) && !ks_gpu_group_join(&group, g, id, member, members, SOON));
+    for (int round = 0; round < ROUNDS; round++) {
+        CHECK(!ks_gpu_zero(g, device, bytes));
+        for (int l = -1; l < L; l++) {
+            for (int i = 0; i < 2 && l >= 0; i++) {
+                const void *at;
+                CHECK(!ks_kept_matrix(&kept, &w[l][i], KS_K_F32, &at));
+                CHECK(!ks_gpu_copy(g, (float *)device + (2 * l + i) * N, at, sizeof layers[l][i]));
+            }
+            const int next = l + 1, from = next % members;
+            if (next < L) CHECK(!ks_kept_share(&kept, group, w[next], 2, from, from == member, false));
+        }
+        CHECK(!ks_gpu_download(g, pinned, device, bytes) && !ks_gpu_wait(g));
+        CHECK(!memcmp(pinned, layers, bytes));
+    }
+    ks_gpu_group_leave(group);
+    ks_kept_close(&kept);
+    ks_gpu_free(g, device);
+    ks_gpu_free_host(g, pinned);
+    return WELL;
+}
+
+static void what_is_shared_is_there_in_time(void **state)
+{
+    (void)state;
+    int ended[MOST];
+    for (int members = 2; members <= 4; members++) {
+        run_members(layers_are_there_when_used, members, -1, ended);
+        for (int i = 0; i < members; i++) assert_int_equal(ended[i], WELL);
     }
 }
 
@@ -197,6 +249,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_broadcast_arrives),
+        cmocka_unit_test(what_is_shared_is_there_in_time),
         cmocka_unit_test(a_member_that_dies_or_hangs_is_noticed),
         cmocka_unit_test(a_member_that_never_joins_is_an_error),
         cmocka_unit_test(different_broadcasts_are_found),

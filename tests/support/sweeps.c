@@ -110,7 +110,7 @@ static void outcome_new(const fixture *f, outcome *o)
 
 static void run_pass(const fixture *f, const ks_unit *units, size_t n, outcome *o)
 {
-    const ks_job job = {f->backend, f->device, f->model, f->weights, &f->problem, f->tokens, f->precision, false};
+    const ks_job job = {f->backend, f->device, f->model, f->weights, {0, 0}, &f->problem, f->tokens, f->precision, false};
     const ks_sink sink = {o, on_baseline, on_cell, NULL};
     assert_int_equal(ks_weights_begin(f->weights, 0, NULL), KS_OK);
     if (ks_engine_pass(&job, units, n, &sink)) fail_msg("%s", ks_error_text());

@@ -41,7 +41,9 @@ struct ks_device {
     void *result; /* on the device, of an operation that returns something to the host */
     size_t result_bytes;
     void *landing;
-    lists items, lists; /* of structs, of numbers */
+    lists items, lists;  /* of structs, of numbers */
+    ks_gpu_group *group; /* NULL: none was joined */
+    int member;          /* of it, this is */
 };
 
 #define LAUNCH(dev, kernel, ...) ks_gpu_launched((dev)->gpu, kernel(__VA_ARGS__, ks_gpu_stream((dev)->gpu)), #kernel)
@@ -52,6 +54,7 @@ static void cuda_close(ks_device *dev)
 {
     if (!dev) return;
     if (dev->gpu) {
+        ks_gpu_group_leave(dev->group);
         ks_kept_close(&dev->kept);
         if (dev->stage.gpu) ks_stage_close(&dev->stage);
         ks_gpu_free(dev->gpu, dev->result);
@@ -102,6 +105,8 @@ static int cuda_memory(ks_device *dev, ks_device_memory *out)
     size_t left = 0, all = 0;
     *out = (ks_device_memory){0};
     snprintf(out->place, sizeof out->place, "%s", ks_gpu_place(dev->gpu));
+    out->shares = !ks_gpu_group_probe(out->how, sizeof out->how);
+    if (!out->shares) snprintf(out->how, sizeof out->how, "%s", ks_error_text());
     KS_TRY(ks_gpu_memory(dev->gpu, &left, &all));
     out->free = (int64_t)left;
     out->own = (int64_t)(KS_STAGE_PARTS * dev->stage.part_bytes + within(dev->memory / SHARE, RESERVE_LEAST, RESERVE_MOST));
@@ -191,6 +196,28 @@ static int cuda_fetched(ks_device *dev)
 static int cuda_pin(ks_device *dev, void *memory, size_t bytes)
 {
     return ks_kept_pin(&dev->kept, memory, bytes);
+}
+
+static int cuda_new_group(ks_device_group *out)
+{
+    ks_gpu_group_id id;
+    _Static_assert(sizeof id == sizeof *out, "the bytes of a group");
+    const int rc = ks_gpu_group_new_id(&id);
+    memcpy(out, &id, sizeof *out);
+    return rc;
+}
+
+static int cuda_join(ks_device *dev, const ks_device_group *group, int member, int members, double patience)
+{
+    ks_gpu_group_id id;
+    memcpy(&id, group, sizeof id);
+    dev->member = member;
+    return ks_gpu_group_join(&dev->group, dev->gpu, &id, member, members, patience);
+}
+
+static int cuda_share(ks_device *dev, const ks_tensor *w, size_t n, int from, bool stays)
+{
+    return ks_kept_share(&dev->kept, dev->group, w, n, from, from == dev->member, stays);
 }
 
 static void cuda_forget(ks_device *dev)
@@ -583,6 +610,9 @@ const ks_backend ks_backend_cuda = {
     .fetch = cuda_fetch,
     .fetched = cuda_fetched,
     .pin = cuda_pin,
+    .new_group = cuda_new_group,
+    .join = cuda_join,
+    .share = cuda_share,
     .forget = cuda_forget,
     .embed = cuda_embed,
     .form = cuda_form,

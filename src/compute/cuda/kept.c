@@ -169,28 +169,52 @@ done:
     return rc;
 }
 
-int ks_kept_keep(ks_kept *k, const ks_tensor *w, size_t n, bool *copied)
+/* Adds those matrices that are not there yet, with room for them; *first: the first of the new entries. */
+static int add_staying(ks_kept *k, const ks_tensor *w, size_t n, size_t *first)
 {
     int rc = KS_OK;
     size_t bytes = 0;
     char *at = NULL;
-    *copied = false;
+    *first = k->stay.n;
     for (size_t i = 0; i < n; i++) bytes += find(&k->stay, &w[i]) ? 0 : aligned(bytes_of(&w[i]));
     if (!bytes) return rc;
     KS_TRY(take(k, bytes, &at));
     for (size_t i = 0; i < n; i++) {
         if (find(&k->stay, &w[i])) continue;
-        KS_TRY(copy_matrix(k, at, &w[i]));
         KS_TRY(add(&k->stay, &w[i], at));
         at += aligned(bytes_of(&w[i]));
     }
-    KS_TRY(ks_gpu_mark(k->gpu, KS_GPU_SIDE, STAY));
-    k->stay.pending = *copied = true;
 done:
     return rc;
 }
 
-int ks_kept_begin_set(ks_kept *k, const ks_tensor *w, size_t n, char **device)
+/* What stays has been filled by what is in the side queue now. */
+static int stays_filled(ks_kept *k)
+{
+    k->stay.pending = true;
+    return ks_gpu_mark(k->gpu, KS_GPU_SIDE, STAY);
+}
+
+int ks_kept_keep(ks_kept *k, const ks_tensor *w, size_t n, bool *copied)
+{
+    int rc = KS_OK;
+    size_t first = 0;
+    *copied = false;
+    KS_TRY(add_staying(k, w, n, &first));
+    if (first == k->stay.n) return rc;
+    for (size_t i = first; i < k->stay.n; i++) {
+        const ks_kept_entry *e = &k->stay.v[i];
+        KS_TRY(copy_matrix(k, e->device, &(ks_tensor){e->host, e->dtype, e->rows, e->cols, e->ld}));
+    }
+    KS_TRY(stays_filled(k));
+    *copied = true;
+done:
+    if (rc) k->stay.n = first;
+    return rc;
+}
+
+/* The places of a new set's n matrices, free to be written behind what is in the side queue. */
+static int begin_set(ks_kept *k, const ks_tensor *w, size_t n, char **device)
 {
     int rc = KS_OK;
     size_t bytes = 0;
@@ -212,7 +236,8 @@ done:
     return rc;
 }
 
-int ks_kept_end_set(ks_kept *k)
+/* It has been filled by what is in the side queue now. */
+static int end_set(ks_kept *k)
 {
     k->set.pending = true;
     return ks_gpu_mark(k->gpu, KS_GPU_SIDE, SET);
@@ -223,11 +248,29 @@ int ks_kept_fetch(ks_kept *k, const ks_tensor *w, size_t n)
     int rc = KS_OK;
     char **device = NULL;
     KS_NEW(device, n);
-    KS_TRY(ks_kept_begin_set(k, w, n, device));
+    KS_TRY(begin_set(k, w, n, device));
     for (size_t i = 0; i < n; i++) KS_TRY(copy_matrix(k, device[i], &w[i]));
-    KS_TRY(ks_kept_end_set(k));
+    KS_TRY(end_set(k));
 done:
     if (rc) k->set.n = 0;
+    free(device);
+    return rc;
+}
+
+int ks_kept_share(ks_kept *k, ks_gpu_group *group, const ks_tensor *w, size_t n, int from, bool mine, bool stays)
+{
+    int rc = KS_OK;
+    size_t first = 0;
+    bool copied;
+    char **device = NULL;
+    KS_NEW(device, n);
+    if (mine) KS_TRY(ks_kept_keep(k, w, n, &copied));
+    else if (stays) KS_TRY(add_staying(k, w, n, &first));
+    else KS_TRY(begin_set(k, w, n, device));
+    for (size_t i = 0; i < n && (mine || stays); i++) device[i] = find(&k->stay, &w[i])->device;
+    for (size_t i = 0; i < n; i++) KS_TRY(ks_gpu_group_broadcast(group, device[i], bytes_of(&w[i]), from));
+    if (!mine) KS_TRY(stays ? stays_filled(k) : end_set(k));
+done:
     free(device);
     return rc;
 }

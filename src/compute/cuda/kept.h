@@ -13,6 +13,7 @@
 #ifndef KS_COMPUTE_CUDA_KEPT_H
 #define KS_COMPUTE_CUDA_KEPT_H
 
+#include "compute/cuda/group.h"
 #include "compute/cuda/stage.h"
 #include "model/model.h"
 
@@ -64,9 +65,7 @@ int ks_kept_fetched(ks_kept *k);
 int ks_kept_pin(ks_kept *k, void *memory, size_t bytes);
 void ks_kept_forget(ks_kept *k);
 
-/* The steps of a fetch, for a set that is filled in another way: the places of n matrices in `device`, each aligned to 256 bytes, free to
- * be written behind what is in the side queue; and that they have been filled by what is queued there now. */
-int ks_kept_begin_set(ks_kept *k, const ks_tensor *w, size_t n, char **device);
-int ks_kept_end_set(ks_kept *k);
+/* As share; mine: this is member `from`. */
+int ks_kept_share(ks_kept *k, ks_gpu_group *group, const ks_tensor *w, size_t n, int from, bool mine, bool stays);
 
 #endif
