@@ -1,6 +1,7 @@
 /* Which figures there are, and what they have in common. */
 #include "analysis/figures.h"
 #include "analysis/figures_private.h"
+#include "analysis/many_cells.h"
 #include "analysis/resample.h"
 
 #include "base/json.h"
@@ -102,7 +103,8 @@ int ks_scene_mean(ks_point *out, const ks_scene *c, const char *group, size_t fa
     for (size_t i = 0; i < m->S; i++)
         if (!strcmp(m->groups[i], group)) values[n++] = c->v.s->kl[ks_study_at(m, c->v.s, factor, window, head, i)];
     ks_interval bounds;
-    KS_TRY(ks_centre_interval(&bounds, values, n, KS_CENTRE_MEAN, NULL));
+    const ks_resample how = ks_view_resample(&c->v, 10000);
+    KS_TRY(ks_centre_interval(&bounds, values, n, KS_CENTRE_MEAN, &how));
     out->low = bounds.low;
     out->high = bounds.high;
     /* Equal values, as where a scale of 1 changes nothing, need no interval and no excuse. */
@@ -113,24 +115,77 @@ done:
     return rc;
 }
 
+int ks_scene_tests(double **adjusted, ks_figure *f, const ks_scene *c)
+{
+    int rc = KS_OK;
+    const ks_study_model *m = c->v.m;
+    const ks_study_sweep *s = c->v.s;
+    const size_t S = m->S, cells = s->W * s->H;
+    double *kl = NULL, *t = NULL, *p = NULL;
+    uint8_t *group = NULL;
+    size_t n = 0, found = 0;
+    KS_NEW(*adjusted, cells);
+    for (size_t i = 0; i < cells; i++) (*adjusted)[i] = NAN;
+    if (!c->v.g->tests[1] || cells > KS_MOST_TESTS) goto done;
+    KS_NEW(kl, cells * S);
+    KS_NEW(t, cells);
+    KS_NEW(p, cells);
+    KS_NEW(group, S);
+    for (size_t i = 0; i < S; i++) {
+        group[i] = 2;
+        for (uint8_t k = 0; k < 2; k++)
+            if (!strcmp(m->groups[i], c->v.g->tests[k])) group[i] = k;
+    }
+    for (size_t w = 0; w < s->W; w++)
+        for (size_t h = 0; ks_chosen_window(c->v.opt, s, w) && h < s->H; h++, n++)
+            memcpy(kl + n * S, s->kl + ks_study_at(m, s, 0, w, h, 0), S * sizeof *kl);
+    /* The family and the limits of the table "corrected", so that both say the same. */
+    ks_resample how = ks_view_resample(&c->v, 10000);
+    if (n && how.exact > 100000000 / n) how.exact = 100000000 / n;
+    ks_max_t max;
+    KS_TRY(ks_max_t_groups(&max, t, p, kl, n, group, S, &how));
+    double least = NAN;
+    n = 0;
+    for (size_t w = 0; w < s->W; w++)
+        for (size_t h = 0; ks_chosen_window(c->v.opt, s, w) && h < s->H; h++, n++) {
+            (*adjusted)[w * s->H + h] = p[n];
+            if (!isnan(p[n]) && !(least <= p[n])) least = p[n];
+            found += p[n] <= 0.05;
+        }
+    const char *what = s->has_head ? "head" : ks_single_layers(s) ? "layer" : "window";
+    if (max.why) ks_plot_note(f->plot, "%s and %s were not tested against each other: %s.", c->v.g->tests[0], c->v.g->tests[1], max.why);
+    else
+        ks_plot_note(f->plot, "%s against %s over all %zu %ss that have a test (maxT): %s in %zu, smallest corrected p %.2g.",
+                     c->v.g->tests[0], c->v.g->tests[1], max.cells, what, "p at most 0.05", found, least);
+    if (found) ks_plot_text(f->plot, &f->plot->marked_name, "the groups differ, corrected p ≤ 0.05");
+done:
+    free(group);
+    free(p);
+    free(t);
+    free(kl);
+    return rc;
+}
+
 void ks_scene_floor(ks_plot *p, ks_panel *q, const ks_scene *c)
 {
-    double sum = 0;
-    size_t n = 0;
-    if (!q) return;
-    for (size_t i = 0; i < c->v.m->S; i++) {
-        const double floor = c->v.m->floor[i];
-        size_t k = 0;
-        while (k < c->v.g->n && strcmp(c->v.g->names[k], c->v.m->groups[i]) != 0) k++;
-        if (k == c->v.g->n || !isfinite(floor) || floor < 0) continue;
-        if (!n || floor < q->floor_low) q->floor_low = floor;
-        if (!n || floor > q->floor_high) q->floor_high = floor;
-        sum += floor;
-        n++;
+    bool any = false;
+    for (size_t g = 0; q && g < c->v.g->n; g++) {
+        double sum = 0;
+        size_t n = 0;
+        for (size_t i = 0; i < c->v.m->S; i++) {
+            const double floor = c->v.m->floor[i];
+            if (strcmp(c->v.m->groups[i], c->v.g->names[g]) != 0 || !isfinite(floor) || floor < 0) continue;
+            if (!any || floor < q->floor_low) q->floor_low = floor;
+            if (!any || floor > q->floor_high) q->floor_high = floor;
+            any = true;
+            sum += floor;
+            n++;
+        }
+        if (!n || q->n_floors == sizeof q->floors / sizeof *q->floors) continue;
+        q->floors[q->n_floors] = sum / (double)n;
+        q->floor_looks[q->n_floors++] = (int)g;
     }
-    if (!n) return;
-    q->floor = sum / (double)n;
-    ks_plot_text(p, &p->floor_name, "bf16 floor: mean and range over the samples");
+    if (any) ks_plot_text(p, &p->floor_name, "bf16 floor: each group's mean, range over the samples");
 }
 
 int ks_figure_begin(ks_figure *f, const ks_scene *c, const char *what, const char *where)

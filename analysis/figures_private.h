@@ -23,6 +23,7 @@ typedef struct ks_peak {
 void ks_peak_see(ks_peak *k, double value, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* What is missing in a figure, for its notes. */
+enum { KS_MOST_TESTS = 5000, KS_MOST_INTERVALS = 2000 };
 typedef struct ks_gaps {
     size_t status[KS_STATUSES]; /* of all cells looked at */
     size_t values;              /* cells that have a value */
@@ -41,10 +42,13 @@ int ks_figure_end(ks_figure *f, const ks_scene *c, const ks_peak *k, const ks_ga
 /* Mean KL of a group in a cell as a point at x, with its bootstrap interval where wanted; hollow at or below the mean floor. */
 int ks_scene_mean(ks_point *out, const ks_scene *c, const char *group, size_t factor, size_t window, size_t head, double x, bool interval,
                   ks_gaps *gaps);
-/* The floor of the samples of the groups: line at the mean, band from the least to the largest. */
+/* The floor of the groups' samples: a line at each group's mean, a band from the least to the largest. */
 void ks_scene_floor(ks_plot *p, ks_panel *q, const ks_scene *c);
 /* The groups' series number i: colour and marker of a group are the same in all figures of a model. */
 ks_series *ks_scene_series(ks_plot *p, ks_panel *q, const ks_scene *c, size_t group);
+/* Westfall & Young's p of the two test groups' difference over all chosen windows and heads, as the table "corrected" has it: adjusted
+ * [W, H], NaN where there is no test. Says in a note what was found, and none where there are not two test groups or too many cells. */
+int ks_scene_tests(double **adjusted, ks_figure *f, const ks_scene *c);
 /* x of one of n groups beside the others. */
 double ks_dodge(double x, size_t group, size_t n);
 size_t ks_scene_windows(const ks_scene *c);

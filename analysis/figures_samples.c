@@ -1,6 +1,6 @@
 /* Figures of single samples: the strip plot, attention against effect, the effect along a text. */
+#include "analysis/correlation.h"
 #include "analysis/figures_private.h"
-#include "analysis/ranks.h"
 
 #include "base/mem.h"
 
@@ -103,32 +103,16 @@ done:
 size_t ks_fits_attention(const ks_scene *c)
 {
     return !c->v.s->has_factor && !c->v.s->has_head && ks_scene_windows(c) > 1 && ks_single_layers(c->v.s) &&
-           !strcmp(c->v.s->edges, "marker-targets");
+           !strcmp(c->v.s->edges, "marker-targets") && ks_scene_windows(c) * c->v.m->S <= 200000;
 }
 
-/* Spearman's rho: Pearson's of the midranks; NaN where one side does not vary. */
-static int spearman(double *rho, const double *x, const double *y, size_t n)
+/* "Spearman's rho is 0.45 (95 % interval 0.21 to 0.60)" */
+static void rho_words(char words[160], const ks_cluster_correlation *r, const char *name)
 {
-    int rc = KS_OK;
-    int64_t *a = NULL, *b = NULL;
-    *rho = NAN;
-    if (n < 2) goto done;
-    KS_NEW(a, n);
-    KS_NEW(b, n);
-    KS_TRY(ks_midranks(a, x, n));
-    KS_TRY(ks_midranks(b, y, n));
-    double xy = 0, xx = 0, yy = 0;
-    for (size_t i = 0; i < n; i++) {
-        const double p = (double)(a[i] - (int64_t)n - 1), q = (double)(b[i] - (int64_t)n - 1); /* twice the rank minus twice its mean */
-        xy += p * q;
-        xx += p * p;
-        yy += q * q;
-    }
-    if (xx > 0 && yy > 0) *rho = xy / sqrt(xx * yy);
-done:
-    free(b);
-    free(a);
-    return rc;
+    const ks_interval *i = &r->interval_rho;
+    if (isnan(r->rho)) snprintf(words, 160, "no rank correlation (%s)", r->why ? r->why : "no values");
+    else if (i->why) snprintf(words, 160, "%s%.2f (no interval: %s)", name, r->rho, i->why);
+    else snprintf(words, 160, "%s%.2f (%.2f to %.2f)", name, r->rho, i->low, i->high);
 }
 
 int ks_figure_attention(ks_figure *f, const ks_scene *c)
@@ -138,8 +122,9 @@ int ks_figure_attention(ks_figure *f, const ks_scene *c)
     const ks_study_sweep *s = c->v.s;
     ks_peak peak = {.value = NAN};
     ks_gaps gaps = {0};
-    double *x = NULL, *y = NULL, rho[2] = {NAN, NAN};
-    size_t n = 0;
+    double *x = NULL, *y = NULL; /* [W, S] NaN where there is no point */
+    char words[2][160];
+    size_t points = 0;
     KS_NEW(x, s->W * m->S);
     KS_NEW(y, s->W * m->S);
     KS_TRY(ks_figure_begin(f, c, "Attention against effect", ""));
@@ -152,11 +137,11 @@ int ks_figure_attention(ks_figure *f, const ks_scene *c)
         q->height = 210;
         if (!relative) ks_plot_text(p, &q->y.label, "KL (nats)");
         ks_plot_text(p, &q->x.label, relative ? "the same / uniform 1/(m+1)" : "attention strength (weight)");
-        n = 0;
+        for (size_t i = 0; i < s->W * m->S; i++) x[i] = y[i] = NAN;
         for (size_t g = 0; g < c->v.g->n; g++) {
             ks_series *series = ks_scene_series(p, q, c, g);
             for (size_t w = 0; w < s->W; w++) {
-                if (!ks_chosen_window(c->v.opt, s, w) || s->layer_start[w] >= m->n_layers) continue;
+                if (!ks_chosen_window(c->v.opt, s, w) || s->layer_start[w] < 0 || s->layer_start[w] >= m->n_layers) continue;
                 for (size_t i = 0; i < m->S; i++) {
                     if (strcmp(m->groups[i], c->v.g->names[g]) != 0) continue;
                     const size_t at = ks_study_at(m, s, 0, w, 0, i);
@@ -165,32 +150,38 @@ int ks_figure_attention(ks_figure *f, const ks_scene *c)
                     gaps.status[s->status[at]] += !relative;
                     if (!isfinite(strength) || !isfinite(s->kl[at])) continue;
                     if (strength < 0 || s->kl[at] < 0) {
-                        gaps.below++;
+                        gaps.below += !relative;
                         continue;
                     }
                     gaps.values++;
                     gaps.above_zero |= s->kl[at] > 0;
+                    points += !relative;
                     ks_series_point(p, series, (ks_point){strength, s->kl[at], NAN, NAN, true});
-                    x[n] = strength;
-                    y[n++] = s->kl[at];
+                    x[w * m->S + i] = strength;
+                    y[w * m->S + i] = s->kl[at];
                     ks_peak_see(&peak, s->kl[at], "sample %.60s in layer %s", m->ids[i], ks_window_label(s, w).text);
                 }
             }
         }
-        KS_TRY(spearman(&rho[relative], x, y, n));
-        if (isnan(rho[relative])) ks_plot_text(p, &q->title, "no rank correlation, %zu points", n);
-        else ks_plot_text(p, &q->title, "Spearman's ρ %.2f, %zu points", rho[relative], n);
+        ks_cluster_correlation r;
+        const ks_resample how = ks_view_resample(&c->v, 2000);
+        KS_TRY(ks_correlate_layers(&r, x, y, s->W, m->S, &how));
+        rho_words(words[relative], &r, "ρ = ");
+        ks_plot_text(p, &q->title, "%s", words[relative]);
     }
-    char words[160];
-    if (isnan(rho[0])) snprintf(words, sizeof words, "no rank correlation");
-    else snprintf(words, sizeof words, "Spearman's rho is %.2f (relative to uniform attention %.2f)", rho[0], rho[1]);
+    const size_t rho = strlen("ρ = ");
+    char text[640];
+    snprintf(text, sizeof text, "Spearman's rho %s, relative to uniform attention %s", words[0] + (words[0][0] == 'n' ? 0 : rho),
+             words[1] + (words[1][0] == 'n' ? 0 : rho));
     KS_TRY(ks_figure_end(f, c, &peak, &gaps,
                          "KL(baseline || ablated) in nats of each layer and sample against the attention weight of the same edges in the "
-                         "baseline, as it is and relative to uniform attention; %s over %zu points, which are not independent.",
-                         words, n));
-    if (!isnan(rho[0])) {
+                         "baseline, as it is and relative to uniform attention; %s over %zu points, with 95 %% intervals by bootstrap of "
+                         "whole samples, since the layers of one sample are not independent.",
+                         text, points));
+    if (points) {
         free(f->alt);
-        KS_GET(f->alt, ks_format("%s: %s over %zu points; the largest KL is %.3g nats, %s.", f->title, words, n, peak.value, peak.where));
+        KS_GET(f->alt,
+               ks_format("%s: %s over %zu points; the largest KL is %.3g nats, %s.", f->title, text, points, peak.value, peak.where));
     }
 done:
     free(y);

@@ -10,9 +10,13 @@
 #define MEAN_KL "mean KL (nats)"
 #define INTERVALS "error bars: 95 %% BCa bootstrap intervals of the mean"
 
+/* More than a page can show. */
+enum { MOST_WINDOWS = 20000, MOST_LAYERS = 1000 };
+
 static bool plain(const ks_scene *c)
 {
-    return !c->v.s->has_factor && !c->v.s->has_head && ks_scene_windows(c) > 1;
+    const size_t n = ks_scene_windows(c);
+    return !c->v.s->has_factor && !c->v.s->has_head && n > 1 && n <= MOST_WINDOWS;
 }
 
 size_t ks_fits_layer_scan(const ks_scene *c)
@@ -22,7 +26,7 @@ size_t ks_fits_layer_scan(const ks_scene *c)
 
 size_t ks_fits_triangle(const ks_scene *c)
 {
-    return plain(c) && !ks_single_layers(c->v.s) && !strcmp(c->v.s->windows, "all");
+    return plain(c) && !ks_single_layers(c->v.s) && !strcmp(c->v.s->windows, "all") && c->v.m->n_layers <= MOST_LAYERS;
 }
 
 size_t ks_fits_expanding(const ks_scene *c)
@@ -45,6 +49,8 @@ int ks_figure_scan(ks_figure *f, const ks_scene *c)
     int rc = KS_OK;
     const ks_study_sweep *s = c->v.s;
     const bool layers = ks_single_layers(s), list = ks_fits_windows(c);
+    const bool intervals = ks_scene_windows(c) * c->v.g->n <= KS_MOST_INTERVALS;
+    double *tests = NULL;
     ks_peak peak = {.value = NAN};
     ks_gaps gaps = {0};
     KS_TRY(ks_figure_begin(f, c,
@@ -77,7 +83,7 @@ int ks_figure_scan(ks_figure *f, const ks_scene *c)
             ks_point point;
             if (!ks_chosen_window(c->v.opt, s, w)) continue;
             const double x = layers ? s->layer_start[w] : (double)place++;
-            KS_TRY(ks_scene_mean(&point, c, c->v.g->names[i], 0, w, 0, ks_dodge(x, i, c->v.g->n), true, &gaps));
+            KS_TRY(ks_scene_mean(&point, c, c->v.g->names[i], 0, w, 0, ks_dodge(x, i, c->v.g->n), intervals, &gaps));
             hollow |= point.hollow;
             ks_series_point(p, series, point);
             ks_peak_see(&peak, point.y, "%s at layer%s %s", c->v.g->names[i], layers ? "" : "s", ks_window_label(s, w).text);
@@ -88,11 +94,16 @@ int ks_figure_scan(ks_figure *f, const ks_scene *c)
         q->x.n_names = 0;
     }
     if (hollow) ks_plot_text(p, &p->hollow_name, "hollow: at or below the group's mean floor");
+    KS_TRY(ks_scene_tests(&tests, f, c));
+    free(p->marked_name); /* there are no cells to mark: the note says it */
+    p->marked_name = NULL;
+    if (!intervals) ks_plot_note(p, "No intervals: more than %d points.", KS_MOST_INTERVALS);
     KS_TRY(ks_figure_end(f, c, &peak, &gaps,
                          "Mean KL(baseline || ablated) at the last position in nats over each group's samples; " INTERVALS
                          "; grey: floor of "
                          "rounding the residual stream to bf16."));
 done:
+    free(tests);
     return rc;
 }
 
@@ -103,7 +114,9 @@ int ks_figure_triangle(ks_figure *f, const ks_scene *c)
     const size_t L = (size_t)c->v.m->n_layers;
     ks_peak peak = {.value = NAN};
     ks_gaps gaps = {0};
+    double *tests = NULL;
     KS_TRY(ks_figure_begin(f, c, "Triangle of windows", ""));
+    KS_TRY(ks_scene_tests(&tests, f, c));
     ks_plot *p = f->plot;
     p->columns = c->v.g->tests[1] ? 2 : 1;
     ks_plot_text(p, &p->colour_label, MEAN_KL);
@@ -127,7 +140,8 @@ int ks_figure_triangle(ks_figure *f, const ks_scene *c)
             ks_point point;
             if (!ks_chosen_window(c->v.opt, s, w)) continue;
             KS_TRY(ks_scene_mean(&point, c, c->v.g->tests[i], 0, w, 0, 0, false, &gaps));
-            ks_panel_cell(q, (size_t)s->layer_start[w], (size_t)s->layer_end[w], point.y, KS_CELL_VALUE);
+            ks_panel_cell(q, (size_t)s->layer_start[w], (size_t)s->layer_end[w], point.y,
+                          tests[w] <= 0.05 ? KS_CELL_MARKED : KS_CELL_VALUE);
             ks_peak_see(&peak, point.y, "%s in layers %s", c->v.g->tests[i], ks_window_label(s, w).text);
         }
     }
@@ -135,12 +149,13 @@ int ks_figure_triangle(ks_figure *f, const ks_scene *c)
                          "Mean KL(baseline || ablated) at the last position in nats for every window of layers, one triangle per test "
                          "group; colours are logarithmic and the same for both."));
 done:
+    free(tests);
     return rc;
 }
 
 size_t ks_fits_heads(const ks_scene *c)
 {
-    return c->v.s->has_head && !c->v.s->has_factor && ks_scene_windows(c) > 0;
+    return c->v.s->has_head && !c->v.s->has_factor && ks_scene_windows(c) > 0 && ks_scene_windows(c) * c->v.s->H <= MOST_WINDOWS;
 }
 
 int ks_figure_heads(ks_figure *f, const ks_scene *c)
@@ -149,7 +164,9 @@ int ks_figure_heads(ks_figure *f, const ks_scene *c)
     const ks_study_sweep *s = c->v.s;
     ks_peak peak = {.value = NAN};
     ks_gaps gaps = {0};
+    double *tests = NULL;
     KS_TRY(ks_figure_begin(f, c, "Heads", ""));
+    KS_TRY(ks_scene_tests(&tests, f, c));
     ks_plot *p = f->plot;
     ks_plot_text(p, &p->colour_label, MEAN_KL);
     for (int i = 0; i < 2 && c->v.g->tests[i]; i++) {
@@ -172,7 +189,7 @@ int ks_figure_heads(ks_figure *f, const ks_scene *c)
             for (size_t h = 0; h < s->H; h++) {
                 ks_point point;
                 KS_TRY(ks_scene_mean(&point, c, c->v.g->tests[i], 0, w, h, 0, false, &gaps));
-                ks_panel_cell(q, h, place, point.y, KS_CELL_VALUE);
+                ks_panel_cell(q, h, place, point.y, tests[w * s->H + h] <= 0.05 ? KS_CELL_MARKED : KS_CELL_VALUE);
                 ks_peak_see(&peak, point.y, "%s in head %zu of layer%s %s", c->v.g->tests[i], h,
                             s->layer_start[w] == s->layer_end[w] ? "" : "s", ks_window_label(s, w).text);
             }
@@ -183,6 +200,7 @@ int ks_figure_heads(ks_figure *f, const ks_scene *c)
                          "Mean KL(baseline || ablated) at the last position in nats, one head of one layer at a time; colours are "
                          "logarithmic and the same for both test groups."));
 done:
+    free(tests);
     return rc;
 }
 

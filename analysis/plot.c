@@ -35,7 +35,7 @@ static size_t linear_ticks(const ks_scale *s, size_t most, double *at)
         const double first = ceil(s->low / step - 1e-9), last = floor(s->high / step + 1e-9);
         if (last - first + 1 > (double)most) continue;
         size_t n = 0;
-        for (double i = first; i <= last; i++) at[n++] = i == 0 ? 0 : i * step;
+        for (; first + (double)n <= last; n++) at[n] = first + (double)n == 0 ? 0 : (first + (double)n) * step;
         return n;
     }
     return 0;
@@ -227,7 +227,7 @@ ks_panel *ks_plot_panel(ks_plot *p, ks_scale_kind x, ks_scale_kind y)
     }
     q->x.scale = (ks_scale){x, NAN, NAN, false};
     q->y.scale = (ks_scale){y, NAN, NAN, false};
-    q->floor = q->floor_low = q->floor_high = q->shade_low = q->shade_high = NAN;
+    q->floor_low = q->floor_high = q->shade_low = q->shade_high = NAN;
     q->height = 200;
     p->panels[p->n_panels++] = q;
     return q;
@@ -348,7 +348,8 @@ static range axis_range(const ks_panel *q, bool vertical, range r)
             if (vertical && q->series[i]->bars) widen(&r, a->scale.kind, 0);
             if (vertical) widen(&r, a->scale.kind, c->low), widen(&r, a->scale.kind, c->high);
         }
-    if (vertical) widen(&r, a->scale.kind, q->floor), widen(&r, a->scale.kind, q->floor_low), widen(&r, a->scale.kind, q->floor_high);
+    if (vertical) widen(&r, a->scale.kind, q->floor_low), widen(&r, a->scale.kind, q->floor_high);
+    for (size_t i = 0; vertical && i < q->n_floors; i++) widen(&r, a->scale.kind, q->floors[i]);
     return r;
 }
 

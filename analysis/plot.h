@@ -63,10 +63,13 @@ typedef struct ks_panel {
     ks_axis x, y;
     ks_series *series[64];
     size_t n_series;
-    double floor, floor_low, floor_high; /* a horizontal line and band; NaN: none */
-    double shade_low, shade_high;        /* a vertical band behind everything; NaN: none */
-    double *cells;                       /* [rows, columns] at y = 0 .. rows - 1 from the top, x = 0 .. columns - 1; NULL: none */
-    uint8_t *cell_kind;                  /* [rows, columns] */
+    double floors[16]; /* horizontal lines in the colours of these looks */
+    int floor_looks[16];
+    size_t n_floors;
+    double floor_low, floor_high; /* a horizontal band; NaN: none */
+    double shade_low, shade_high; /* a vertical band behind everything; NaN: none */
+    double *cells;                /* [rows, columns] at y = 0 .. rows - 1 from the top, x = 0 .. columns - 1; NULL: none */
+    uint8_t *cell_kind;           /* [rows, columns] */
     size_t rows, columns;
     double height;   /* of the frame */
     double frame[4]; /* left, top, width, height: set by drawing */

@@ -1,192 +1,17 @@
 /* Drawing of plots with cairo. Everything is measured without hinting, so that SVG and PNG of any size have one layout. */
-#include "analysis/plot.h"
+#include "analysis/plot_private.h"
 
 #include "base/mem.h"
 
 #include <cairo-svg.h>
-#include <cairo.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SMALL 9.0 /* sizes of type, in points */
-#define MEDIUM 9.5
-#define LARGE 11.0
 #define EDGE 10.0 /* around the picture */
 #define GAP 14.0  /* between panels */
 #define KEY 22.0  /* a sample in the legend */
-
-typedef struct rgb {
-    double r, g, b;
-} rgb;
-
-/* Okabe and Ito's colours, those first that are far apart in lightness, too. */
-static const rgb colours[] = {{0, 0.447, 0.698},     {0.835, 0.369, 0}, {0, 0.620, 0.451}, {0.800, 0.475, 0.655},
-                              {0.337, 0.706, 0.914}, {0, 0, 0},         {0.902, 0.624, 0}};
-enum { COLOURS = sizeof colours / sizeof *colours, MARKERS = 6 };
-
-/* Viridis at nine places, dark to light. */
-static const rgb viridis[] = {{0.267, 0.005, 0.329}, {0.280, 0.166, 0.476}, {0.230, 0.322, 0.546},
-                              {0.173, 0.449, 0.558}, {0.128, 0.567, 0.551}, {0.158, 0.684, 0.502},
-                              {0.369, 0.789, 0.383}, {0.678, 0.864, 0.190}, {0.993, 0.906, 0.144}};
-
-static const rgb ink = {0.1, 0.1, 0.1}, grey = {0.45, 0.45, 0.45}, pale = {0.90, 0.90, 0.90}, white = {1, 1, 1};
-
-static void set(cairo_t *c, rgb v)
-{
-    cairo_set_source_rgb(c, v.r, v.g, v.b);
-}
-
-/* Dark is much: on white paper that is what is seen first. */
-static rgb shade(const ks_scale *s, double v)
-{
-    if (v == 0 || isnan(ks_scale_place(s, v))) return white;
-    const double low = log10(s->low), p = fmin(fmax((log10(v) - low) / (log10(s->high) - low), 0), 1);
-    const double x = (1 - p) * 8;
-    const int i = x >= 8 ? 7 : (int)x;
-    const double f = x - i;
-    const rgb a = viridis[i], b = viridis[i + 1];
-    return (rgb){a.r + f * (b.r - a.r), a.g + f * (b.g - a.g), a.b + f * (b.b - a.b)};
-}
-
-/* ---- text ---- */
-
-static void font(cairo_t *c, double size, bool bold, bool fixed)
-{
-    cairo_select_font_face(c, fixed ? "DejaVu Sans Mono" : "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL,
-                           bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
-    cairo_set_font_size(c, size);
-}
-
-static double text_width(cairo_t *c, const char *text)
-{
-    cairo_text_extents_t e;
-    cairo_text_extents(c, text, &e);
-    return e.x_advance;
-}
-
-/* at: 0 the text begins at x, 0.5 its middle is there, 1 it ends there. y is its base line. */
-static void text_at(cairo_t *c, double x, double y, double at, const char *text)
-{
-    cairo_move_to(c, x - at * text_width(c, text), y);
-    cairo_show_text(c, text);
-}
-
-static void text_up(cairo_t *c, double x, double y, double at, const char *text)
-{
-    cairo_save(c);
-    cairo_translate(c, x, y);
-    cairo_rotate(c, -M_PI / 2);
-    text_at(c, 0, 0, at, text);
-    cairo_restore(c);
-}
-
-/* The width of the first n bytes. */
-static double part_width(cairo_t *c, const char *text, size_t n, char part[512])
-{
-    snprintf(part, 512, "%.*s", (int)(n < 511 ? n : 511), text);
-    return text_width(c, part);
-}
-
-/* Text in lines no wider than `width`, from y on; where the next text may begin. A word that is too long stands as it is. */
-static double text_lines(cairo_t *c, double x, double y, double width, double size, const char *text, bool dry)
-{
-    char part[512];
-    do {
-        size_t fits = strcspn(text, " ");
-        while (text[fits]) {
-            const size_t longer = fits + 1 + strcspn(text + fits + 1, " ");
-            if (part_width(c, text, longer, part) > width) break;
-            fits = longer;
-        }
-        part_width(c, text, fits, part);
-        if (!dry) text_at(c, x, y + size, 0, part);
-        y += size * 1.3;
-        text += fits;
-        while (*text == ' ') text++;
-    } while (*text);
-    return y;
-}
-
-/* ---- marks ---- */
-
-static void look_line(cairo_t *c, int look)
-{
-    static const double dashes[][4] = {{0}, {5, 2.5}, {1.2, 1.8}, {6, 2, 1.2, 2}, {9, 2}};
-    static const int counts[] = {0, 2, 2, 4, 2};
-    set(c, colours[look % COLOURS]);
-    cairo_set_line_width(c, 1.4);
-    cairo_set_dash(c, dashes[look % 5], counts[look % 5], 0);
-}
-
-static void marker(cairo_t *c, double x, double y, int look, bool hollow)
-{
-    const double r = 2.9;
-    cairo_new_path(c);
-    switch (look % MARKERS) {
-    case 0:
-        cairo_arc(c, x, y, r, 0, 2 * M_PI);
-        break;
-    case 1:
-        cairo_rectangle(c, x - r * 0.9, y - r * 0.9, r * 1.8, r * 1.8);
-        break;
-    case 2:
-        cairo_move_to(c, x, y - r * 1.2), cairo_line_to(c, x + r * 1.1, y + r * 0.8), cairo_line_to(c, x - r * 1.1, y + r * 0.8);
-        break;
-    case 3:
-        cairo_move_to(c, x, y - r * 1.3), cairo_line_to(c, x + r * 1.3, y), cairo_line_to(c, x, y + r * 1.3),
-            cairo_line_to(c, x - r * 1.3, y);
-        break;
-    case 4:
-        cairo_move_to(c, x, y + r * 1.2), cairo_line_to(c, x + r * 1.1, y - r * 0.8), cairo_line_to(c, x - r * 1.1, y - r * 0.8);
-        break;
-    default:
-        cairo_move_to(c, x - r, y - r), cairo_line_to(c, x + r, y - r), cairo_line_to(c, x, y), cairo_line_to(c, x + r, y + r),
-            cairo_line_to(c, x - r, y + r), cairo_line_to(c, x, y);
-        break;
-    }
-    cairo_close_path(c);
-    set(c, hollow ? white : colours[look % COLOURS]);
-    cairo_fill_preserve(c);
-    cairo_set_dash(c, NULL, 0, 0);
-    cairo_set_line_width(c, 1);
-    set(c, colours[look % COLOURS]);
-    cairo_stroke(c);
-}
-
-static void line(cairo_t *c, double x0, double y0, double x1, double y1)
-{
-    cairo_move_to(c, x0, y0);
-    cairo_line_to(c, x1, y1);
-    cairo_stroke(c);
-}
-
-static void cell(cairo_t *c, const ks_scale *colour, double x, double y, double w, double h, double value, uint8_t kind)
-{
-    const double inset = fmin(w, h) > 5 ? 0.4 : fmin(w, h) > 2.5 ? 0.15 : 0;
-    cairo_rectangle(c, x + inset, y + inset, w - 2 * inset, h - 2 * inset);
-    set(c, kind == KS_CELL_UNKNOWN ? pale : shade(colour, value));
-    cairo_fill(c);
-    cairo_set_dash(c, NULL, 0, 0);
-    cairo_set_line_width(c, 0.5);
-    set(c, grey);
-    if (kind == KS_CELL_UNKNOWN) {
-        line(c, x + inset, y + inset, x + w - inset, y + h - inset);
-        line(c, x + inset, y + h - inset, x + w - inset, y + inset);
-    } else if (value == 0) {
-        cairo_rectangle(c, x + inset + 0.25, y + inset + 0.25, w - 2 * inset - 0.5, h - 2 * inset - 0.5);
-        cairo_stroke(c);
-    }
-    if (kind == KS_CELL_MARKED) {
-        const double r = fmin(fmin(w, h) * 0.22, 2.5);
-        cairo_arc(c, x + w / 2, y + h / 2, r, 0, 2 * M_PI);
-        set(c, white);
-        cairo_fill_preserve(c);
-        set(c, ink);
-        cairo_stroke(c);
-    }
-}
 
 /* ---- the legend ---- */
 
@@ -198,40 +23,17 @@ typedef struct legend {
 /* Room for a sample and its name; the sample's left end. */
 static double entry(cairo_t *c, legend *l, const char *name)
 {
-    font(c, SMALL, false, false);
-    const double width = KEY + 4 + text_width(c, name) + 14;
+    ks_font(c, SMALL, false, false);
+    const double width = KEY + 4 + ks_text_width(c, name) + 14;
     if (l->any && l->x + width - 14 > l->right) l->x = l->left, l->y += SMALL * 1.5;
     const double x = l->x;
     l->any = true;
     l->x += width;
     if (!l->dry) {
-        set(c, ink);
-        text_at(c, x + KEY + 4, l->y + SMALL, 0, name);
+        ks_ink(c, ks_black);
+        ks_text_at(c, x + KEY + 4, l->y + SMALL, 0, name);
     }
     return x;
-}
-
-static void floor_line(cairo_t *c, double x0, double x1, double y)
-{
-    static const double dash[] = {3, 2};
-    set(c, grey);
-    cairo_set_line_width(c, 1);
-    cairo_set_dash(c, dash, 2, 0);
-    line(c, x0, y, x1, y);
-    cairo_set_dash(c, NULL, 0, 0);
-}
-
-static void token_box(cairo_t *c, double x, double y, double w, double h, uint8_t mark)
-{
-    static const double dash[] = {2, 1.5};
-    cairo_rectangle(c, x, y, w, h);
-    set(c, mark & KS_MARK_MARKER ? (rgb){1, 0.85, 0.55} : (rgb){0.80, 0.90, 0.97});
-    cairo_fill_preserve(c);
-    set(c, mark & KS_MARK_MARKER ? colours[1] : colours[0]);
-    cairo_set_line_width(c, mark & KS_MARK_MARKER ? 1.2 : 0.8);
-    cairo_set_dash(c, dash, mark & KS_MARK_MARKER ? 0 : 2, 0);
-    cairo_stroke(c);
-    cairo_set_dash(c, NULL, 0, 0);
 }
 
 static bool seen_before(const ks_plot *p, size_t panel, size_t series)
@@ -254,10 +56,10 @@ static double draw_legend(const ks_plot *p, cairo_t *c, double y, bool dry)
             if (!*s->name || seen_before(p, i, k)) continue;
             const double x = entry(c, &l, s->name), middle = l.y + SMALL * 0.65;
             if (dry) continue;
-            look_line(c, s->look);
-            if (s->line) line(c, x, middle, x + KEY, middle);
+            ks_look_line(c, s->look);
+            if (s->line) ks_line(c, x, middle, x + KEY, middle);
             if (s->bars) cairo_rectangle(c, x + 4, middle - 4, KEY - 8, 8), cairo_fill(c);
-            else if (s->marker) marker(c, x + KEY / 2, middle, s->look, s->n && s->points[0].hollow && !p->hollow_name);
+            else if (s->marker) ks_marker(c, x + KEY / 2, middle, s->look, s->n && s->points[0].hollow && !p->hollow_name);
         }
         for (size_t k = 0; k < q->rows * q->columns; k++) {
             zero |= q->cell_kind[k] != KS_CELL_ABSENT && q->cell_kind[k] != KS_CELL_UNKNOWN && q->cells[k] == 0;
@@ -266,20 +68,20 @@ static double draw_legend(const ks_plot *p, cairo_t *c, double y, bool dry)
     }
     if (p->hollow_name) {
         const double x = entry(c, &l, p->hollow_name);
-        if (!dry) marker(c, x + KEY / 2, l.y + SMALL * 0.65, 12, true); /* a black circle */
+        if (!dry) ks_marker(c, x + KEY / 2, l.y + SMALL * 0.65, 12, true); /* a black circle */
     }
     if (p->floor_name) {
         const double x = entry(c, &l, p->floor_name);
         if (!dry) {
             cairo_rectangle(c, x, l.y + 1, KEY, SMALL - 1);
-            set(c, pale);
+            ks_ink(c, ks_pale);
             cairo_fill(c);
-            floor_line(c, x, x + KEY, l.y + SMALL * 0.6);
+            ks_floor_line(c, x, x + KEY, l.y + SMALL * 0.6, ks_grey);
         }
     }
     if (p->shade_name) {
         const double x = entry(c, &l, p->shade_name);
-        if (!dry) cairo_rectangle(c, x, l.y + 1, KEY, SMALL - 1), set(c, pale), cairo_fill(c);
+        if (!dry) cairo_rectangle(c, x, l.y + 1, KEY, SMALL - 1), ks_ink(c, ks_pale), cairo_fill(c);
     }
     const struct {
         const char *name;
@@ -289,13 +91,13 @@ static double draw_legend(const ks_plot *p, cairo_t *c, double y, bool dry)
     for (size_t i = 0; i < 3; i++)
         if (cells[i].name) {
             const double x = entry(c, &l, cells[i].name);
-            if (!dry) cell(c, &p->colour, x + KEY - 11, l.y + 0.5, 10, 10, 0, cells[i].kind);
+            if (!dry) ks_cell(c, &p->colour, x + KEY - 11, l.y + 0.5, 10, 10, 0, cells[i].kind);
         }
     const char *const boxes[] = {p->marker_name, p->target_name};
     for (size_t i = 0; i < 2; i++)
         if (boxes[i]) {
             const double x = entry(c, &l, boxes[i]);
-            if (!dry) token_box(c, x + KEY - 13, l.y + 0.5, 11, 10, i ? KS_MARK_TARGET : KS_MARK_MARKER);
+            if (!dry) ks_token_box(c, x + KEY - 13, l.y + 0.5, 11, 10, i ? KS_MARK_TARGET : KS_MARK_MARKER);
         }
     return l.any ? l.y + SMALL * 1.5 + 4 : y;
 }
@@ -335,15 +137,15 @@ static size_t ticks_up(const ks_panel *q, double at[KS_TICKS])
 /* Every k-th name of an axis of so many points, for names of that size. */
 static size_t name_step(size_t n, double length, double size)
 {
-    size_t step = 1;
-    while (n && (double)((n - 1) / step + 1) * size > length) step++;
+    size_t step = 1, shown = n;
+    while (n && (double)shown * size > length) step++, shown = 1 + (n - 1) / step;
     return step;
 }
 
 static double widest(cairo_t *c, char *const *names, size_t n)
 {
     double most = 0;
-    for (size_t i = 0; i < n; i++) most = fmax(most, text_width(c, names[i]));
+    for (size_t i = 0; i < n; i++) most = fmax(most, ks_text_width(c, names[i]));
     return most;
 }
 
@@ -351,23 +153,23 @@ static double widest(cairo_t *c, char *const *names, size_t n)
 static double left_room(const ks_panel *q, cairo_t *c)
 {
     double at[KS_TICKS], most = 0;
-    font(c, SMALL, false, false);
+    ks_font(c, SMALL, false, false);
     if (q->y.scale.kind == KS_SCALE_NAMES) most = widest(c, q->y.names, q->y.n_names);
     else {
         const size_t n = ticks_up(q, at);
         for (size_t i = 0; i < n; i++) {
             char text[64];
             ks_tick_text(text, sizeof text, &q->y.scale, at[i]);
-            most = fmax(most, text_width(c, text));
+            most = fmax(most, ks_text_width(c, text));
         }
-        if (q->y.scale.zero) most = fmax(most, text_width(c, "0"));
+        if (q->y.scale.zero) most = fmax(most, ks_text_width(c, "0"));
     }
     return most + 8 + (q->y.label ? MEDIUM * 1.5 : 0);
 }
 
 static bool slanted(const ks_panel *q, cairo_t *c, double width)
 {
-    font(c, SMALL, false, false);
+    ks_font(c, SMALL, false, false);
     return !q->x.upright && q->x.n_names && widest(c, q->x.names, q->x.n_names) + 6 > width / (double)q->x.n_names;
 }
 
@@ -376,7 +178,7 @@ static double bottom_room(const ks_panel *q, cairo_t *c, double width)
 {
     double room = SMALL + 6;
     if (q->x.upright) {
-        font(c, SMALL, false, true);
+        ks_font(c, SMALL, false, true);
         room = widest(c, q->x.names, q->x.n_names) + 10;
     } else if (slanted(q, c, width)) {
         room = widest(c, q->x.names, q->x.n_names) * 0.6 + SMALL + 6;
@@ -386,38 +188,39 @@ static double bottom_room(const ks_panel *q, cairo_t *c, double width)
 
 static double title_room(const ks_panel *q, cairo_t *c, double width)
 {
-    font(c, MEDIUM, true, false);
-    return q->title && *q->title ? text_lines(c, 0, 0, width, MEDIUM, q->title, true) + 3 : 2;
+    ks_font(c, MEDIUM, true, false);
+    return q->title && *q->title ? ks_text_lines(c, 0, 0, width, MEDIUM, q->title, true) + 3 : 2;
 }
 
 static void draw_x_names(const ks_panel *q, cairo_t *c)
 {
     const double bottom = q->frame[1] + q->frame[3], step = q->frame[2] / (double)q->x.n_names;
     if (q->x.upright) {
-        font(c, SMALL, false, true);
+        ks_font(c, SMALL, false, true);
         for (size_t i = 0; i < q->x.n_names; i++) {
             const double x = at_x(q, (double)i);
-            if (q->x.marks[i]) token_box(c, x - step / 2 + 0.6, bottom + 3, step - 1.2, text_width(c, q->x.names[i]) + 5, q->x.marks[i]);
-            set(c, ink);
-            text_up(c, x + SMALL * 0.34, bottom + 5.5, 1, q->x.names[i]);
+            if (q->x.marks[i])
+                ks_token_box(c, x - step / 2 + 0.6, bottom + 3, step - 1.2, ks_text_width(c, q->x.names[i]) + 5, q->x.marks[i]);
+            ks_ink(c, ks_black);
+            ks_text_up(c, x + SMALL * 0.34, bottom + 5.5, 1, q->x.names[i]);
         }
         return;
     }
     const bool slant = slanted(q, c, q->frame[2]);
-    font(c, SMALL, false, false);
+    ks_font(c, SMALL, false, false);
     const size_t every = name_step(q->x.n_names, q->frame[2], slant ? SMALL * 1.5 : 1);
-    set(c, ink);
+    ks_ink(c, ks_black);
     for (size_t i = 0; i < q->x.n_names; i += every) {
         const double x = at_x(q, (double)i);
-        line(c, x, bottom, x, bottom + 3);
+        ks_line(c, x, bottom, x, bottom + 3);
         if (!slant) {
-            text_at(c, x, bottom + 4 + SMALL, 0.5, q->x.names[i]);
+            ks_text_at(c, x, bottom + 4 + SMALL, 0.5, q->x.names[i]);
             continue;
         }
         cairo_save(c);
         cairo_translate(c, x + 3, bottom + 5 + SMALL * 0.6);
         cairo_rotate(c, -M_PI / 5);
-        text_at(c, 0, 0, 1, q->x.names[i]);
+        ks_text_at(c, 0, 0, 1, q->x.names[i]);
         cairo_restore(c);
     }
 }
@@ -429,43 +232,43 @@ static void draw_axes(const ks_panel *q, cairo_t *c)
     char text[64];
     cairo_set_line_width(c, 0.6);
     cairo_set_dash(c, NULL, 0, 0);
-    font(c, SMALL, false, false);
+    ks_font(c, SMALL, false, false);
     if (q->y.scale.kind == KS_SCALE_NAMES) {
         const size_t every = name_step(q->y.n_names, q->frame[3], SMALL * 1.2);
         for (size_t i = 0; i < q->y.n_names; i += every) {
-            set(c, ink);
-            text_at(c, left - 5, at_y(q, (double)i) + SMALL * 0.36, 1, q->y.names[i]);
+            ks_ink(c, ks_black);
+            ks_text_at(c, left - 5, at_y(q, (double)i) + SMALL * 0.36, 1, q->y.names[i]);
         }
     } else {
         size_t n = ticks_up(q, at);
         for (size_t i = 0; i < n; i++) {
             const double y = at_y(q, at[i]);
             ks_tick_text(text, sizeof text, &q->y.scale, at[i]);
-            set(c, pale);
-            line(c, left, y, right, y);
-            set(c, ink);
-            line(c, left - 3, y, left, y);
-            text_at(c, left - 5, y + SMALL * 0.36, 1, text);
+            ks_ink(c, ks_pale);
+            ks_line(c, left, y, right, y);
+            ks_ink(c, ks_black);
+            ks_line(c, left - 3, y, left, y);
+            ks_text_at(c, left - 5, y + SMALL * 0.36, 1, text);
         }
         if (q->y.scale.zero) {
             const double y = at_y(q, 0);
-            set(c, pale);
-            line(c, left, y, right, y);
-            set(c, ink);
-            line(c, left - 3, y, left, y);
-            text_at(c, left - 5, y + SMALL * 0.36, 1, "0");
+            ks_ink(c, ks_pale);
+            ks_line(c, left, y, right, y);
+            ks_ink(c, ks_black);
+            ks_line(c, left - 3, y, left, y);
+            ks_text_at(c, left - 5, y + SMALL * 0.36, 1, "0");
         }
     }
     if (q->x.n_names) {
         draw_x_names(q, c);
     } else {
-        font(c, SMALL, false, false);
+        ks_font(c, SMALL, false, false);
         double room = 18;
         for (int again = 0; again < 2; again++) { /* as many ticks as their texts leave room for */
             const size_t n = whole_ticks(&q->x, (size_t)clamped(q->frame[2] / room, 2, 16), at);
             for (size_t i = 0; i < n; i++) {
                 ks_tick_text(text, sizeof text, &q->x.scale, at[i]);
-                if (!again) room = fmax(room, text_width(c, text) + 8);
+                if (!again) room = fmax(room, ks_text_width(c, text) + 8);
             }
         }
         const size_t n = whole_ticks(&q->x, (size_t)clamped(q->frame[2] / room, 2, 16), at);
@@ -473,12 +276,12 @@ static void draw_axes(const ks_panel *q, cairo_t *c)
             const double v = i < n ? at[i] : 0, x = at_x(q, v);
             ks_tick_text(text, sizeof text, &q->x.scale, v);
             if (!q->cells) {
-                set(c, pale);
-                line(c, x, top, x, bottom);
+                ks_ink(c, ks_pale);
+                ks_line(c, x, top, x, bottom);
             }
-            set(c, ink);
-            line(c, x, bottom, x, bottom + 3);
-            text_at(c, x, bottom + 4 + SMALL, 0.5, text);
+            ks_ink(c, ks_black);
+            ks_line(c, x, bottom, x, bottom + 3);
+            ks_text_at(c, x, bottom + 4 + SMALL, 0.5, text);
         }
     }
 }
@@ -486,7 +289,7 @@ static void draw_axes(const ks_panel *q, cairo_t *c)
 static void draw_frame(const ks_panel *q, cairo_t *c)
 {
     const double left = q->frame[0], top = q->frame[1], right = left + q->frame[2], bottom = top + q->frame[3];
-    set(c, ink);
+    ks_ink(c, ks_black);
     cairo_set_line_width(c, 0.8);
     cairo_set_dash(c, NULL, 0, 0);
     cairo_rectangle(c, left, top, q->frame[2], q->frame[3]);
@@ -494,52 +297,52 @@ static void draw_frame(const ks_panel *q, cairo_t *c)
     /* The break between 0 and the logarithmic part: two strokes over a gap of white. */
     if (q->y.scale.zero) {
         const double y = bottom - 0.075 * q->frame[3];
-        set(c, white);
+        ks_ink(c, ks_white);
         cairo_rectangle(c, left - 2, y - 1.5, 4, 3);
         cairo_fill(c);
-        set(c, ink);
-        line(c, left - 3, y + 0.5, left + 3, y - 2.5);
-        line(c, left - 3, y + 2.5, left + 3, y - 0.5);
+        ks_ink(c, ks_black);
+        ks_line(c, left - 3, y + 0.5, left + 3, y - 2.5);
+        ks_line(c, left - 3, y + 2.5, left + 3, y - 0.5);
     }
     if (q->x.scale.zero) {
         const double x = left + 0.075 * q->frame[2];
-        set(c, white);
+        ks_ink(c, ks_white);
         cairo_rectangle(c, x - 1.5, bottom - 2, 3, 4);
         cairo_fill(c);
-        set(c, ink);
-        line(c, x - 2.5, bottom + 3, x + 0.5, bottom - 3);
-        line(c, x - 0.5, bottom + 3, x + 2.5, bottom - 3);
+        ks_ink(c, ks_black);
+        ks_line(c, x - 2.5, bottom + 3, x + 0.5, bottom - 3);
+        ks_line(c, x - 0.5, bottom + 3, x + 2.5, bottom - 3);
     }
-    font(c, MEDIUM, false, false);
-    if (q->y.label) text_up(c, left - left_room(q, c) + MEDIUM, (top + bottom) / 2, 0.5, (font(c, MEDIUM, false, false), q->y.label));
+    ks_font(c, MEDIUM, false, false);
+    if (q->y.label) ks_text_up(c, left - left_room(q, c) + MEDIUM, (top + bottom) / 2, 0.5, (ks_font(c, MEDIUM, false, false), q->y.label));
     if (q->x.label) {
         const double y = bottom + bottom_room(q, c, q->frame[2]) - 3;
-        font(c, MEDIUM, false, false);
-        text_at(c, (left + right) / 2, y, 0.5, q->x.label);
+        ks_font(c, MEDIUM, false, false);
+        ks_text_at(c, (left + right) / 2, y, 0.5, q->x.label);
     }
     if (q->title && *q->title) {
         const double room = title_room(q, c, q->frame[2]);
-        font(c, MEDIUM, true, false);
-        text_lines(c, left, top - room, q->frame[2], MEDIUM, q->title, false);
+        ks_font(c, MEDIUM, true, false);
+        ks_text_lines(c, left, top - room, q->frame[2], MEDIUM, q->title, false);
     }
     if (q->text && *q->text) {
-        font(c, SMALL, false, false);
+        ks_font(c, SMALL, false, false);
         double height = 0, width = 0;
         for (const char *s = q->text; *s; s += strcspn(s, "|"), s += *s == '|') {
             char part[200];
             snprintf(part, sizeof part, "%.*s", (int)strcspn(s, "|"), s);
-            width = fmax(width, text_width(c, part));
+            width = fmax(width, ks_text_width(c, part));
             height += SMALL * 1.35;
         }
         cairo_set_source_rgba(c, 1, 1, 1, 0.85);
         cairo_rectangle(c, left + 3, top + 3, width + 8, height + 5);
         cairo_fill(c);
-        set(c, ink);
+        ks_ink(c, ks_black);
         double y = top + 5;
         for (const char *s = q->text; *s; s += strcspn(s, "|"), s += *s == '|', y += SMALL * 1.35) {
             char part[200];
             snprintf(part, sizeof part, "%.*s", (int)strcspn(s, "|"), s);
-            text_at(c, left + 7, y + SMALL, 0, part);
+            ks_text_at(c, left + 7, y + SMALL, 0, part);
         }
     }
 }
@@ -548,7 +351,7 @@ static void draw_behind(const ks_panel *q, cairo_t *c)
 {
     const double left = q->frame[0], top = q->frame[1], right = left + q->frame[2], bottom = top + q->frame[3];
     const double x0 = at_x(q, q->shade_low), x1 = at_x(q, q->shade_high);
-    set(c, pale);
+    ks_ink(c, ks_pale);
     if (!isnan(x0) && !isnan(x1)) {
         cairo_rectangle(c, clamped(x0, left, right), top, clamped(x1, left, right) - clamped(x0, left, right), bottom - top);
         cairo_fill(c);
@@ -571,14 +374,14 @@ static void draw_series(const ks_panel *q, const ks_series *s, cairo_t *c)
         else if (pen) cairo_line_to(c, x, y);
         else cairo_move_to(c, x, y), pen = true;
     }
-    look_line(c, s->look);
+    ks_look_line(c, s->look);
     cairo_stroke(c);
     cairo_set_dash(c, NULL, 0, 0);
     for (size_t i = 0; i < s->n; i++) {
         const ks_point *p = &s->points[i];
         const double x = at_x(q, p->x), y = at_y(q, p->y);
         if (isnan(x) || isnan(y)) continue;
-        set(c, colours[s->look % COLOURS]);
+        ks_ink(c, ks_colours[s->look % KS_COLOURS]);
         if (s->bars) {
             const double w = fmax(at_x(q, p->x + 0.4) - at_x(q, p->x - 0.4), 0.5);
             cairo_rectangle(c, x - w / 2, y, w, bottom - y);
@@ -590,11 +393,11 @@ static void draw_series(const ks_panel *q, const ks_series *s, cairo_t *c)
             low = isnan(low) ? bottom : clamped(low, top, bottom); /* an interval down to where the axis has no place */
             high = clamped(high, top, bottom);
             cairo_set_line_width(c, 1);
-            line(c, x, low, x, high);
-            line(c, x - 2, low, x + 2, low);
-            line(c, x - 2, high, x + 2, high);
+            ks_line(c, x, low, x, high);
+            ks_line(c, x - 2, low, x + 2, low);
+            ks_line(c, x - 2, high, x + 2, high);
         }
-        if (s->marker) marker(c, x, y, s->look, p->hollow);
+        if (s->marker) ks_marker(c, x, y, s->look, p->hollow);
     }
 }
 
@@ -602,14 +405,16 @@ static void draw_panel(const ks_plot *p, const ks_panel *q, cairo_t *c)
 {
     draw_behind(q, c);
     draw_axes(q, c);
-    if (!isnan(at_y(q, q->floor)) && at_y(q, q->floor) <= q->frame[1] + q->frame[3])
-        floor_line(c, q->frame[0], q->frame[0] + q->frame[2], at_y(q, q->floor));
+    for (size_t i = 0; i < q->n_floors; i++) {
+        const double y = at_y(q, q->floors[i]);
+        if (!isnan(y)) ks_floor_line(c, q->frame[0], q->frame[0] + q->frame[2], y, ks_colours[q->floor_looks[i] % KS_COLOURS]);
+    }
     const double w = q->columns ? q->frame[2] / (double)q->columns : 0, h = q->rows ? q->frame[3] / (double)q->rows : 0;
     for (size_t i = 0; i < q->rows; i++)
         for (size_t k = 0; k < q->columns; k++) {
             const size_t at = i * q->columns + k;
             if (q->cell_kind[at] != KS_CELL_ABSENT)
-                cell(c, &p->colour, q->frame[0] + (double)k * w, q->frame[1] + (double)i * h, w, h, q->cells[at], q->cell_kind[at]);
+                ks_cell(c, &p->colour, q->frame[0] + (double)k * w, q->frame[1] + (double)i * h, w, h, q->cells[at], q->cell_kind[at]);
         }
     for (size_t i = 0; i < q->n_series; i++) draw_series(q, q->series[i], c);
     draw_frame(q, c);
@@ -623,27 +428,27 @@ static void draw_colour_bar(const ks_plot *p, cairo_t *c, double x, double y, do
     s.zero = false;
     for (int i = 0; i < STEPS; i++) {
         const double f = (i + 0.5) / STEPS, v = pow(10, log10(s.low) + f * (log10(s.high) - log10(s.low)));
-        set(c, shade(&s, v));
+        ks_ink(c, ks_shade(&s, v));
         cairo_rectangle(c, x, y + height * (1 - (i + 1.0) / STEPS), w, height / STEPS + (i ? 0.3 : 0));
         cairo_fill(c);
     }
-    set(c, ink);
+    ks_ink(c, ks_black);
     cairo_set_line_width(c, 0.8);
     cairo_rectangle(c, x, y, w, height);
     cairo_stroke(c);
-    font(c, SMALL, false, false);
+    ks_font(c, SMALL, false, false);
     double at[KS_TICKS], most = 0;
     const size_t n = ks_scale_ticks(&s, (size_t)fmax(height / 24, 2), at);
     for (size_t i = 0; i < n; i++) {
         char text[64];
         const double ty = y + height * (1 - ks_scale_place(&s, at[i]));
         ks_tick_text(text, sizeof text, &s, at[i]);
-        line(c, x + w, ty, x + w + 3, ty);
-        text_at(c, x + w + 5, ty + SMALL * 0.36, 0, text);
-        most = fmax(most, text_width(c, text));
+        ks_line(c, x + w, ty, x + w + 3, ty);
+        ks_text_at(c, x + w + 5, ty + SMALL * 0.36, 0, text);
+        most = fmax(most, ks_text_width(c, text));
     }
-    font(c, MEDIUM, false, false);
-    if (p->colour_label) text_up(c, x + w + 5 + most + 4 + MEDIUM, y + height / 2, 0.5, p->colour_label);
+    ks_font(c, MEDIUM, false, false);
+    if (p->colour_label) ks_text_up(c, x + w + 5 + most + 4 + MEDIUM, y + height / 2, 0.5, p->colour_label);
 }
 
 /* ---- the whole ---- */
@@ -653,15 +458,15 @@ static double draw(ks_plot *p, cairo_t *c, bool dry)
 {
     double y = EDGE;
     const double width = p->width - 2 * EDGE;
-    set(c, ink);
+    ks_ink(c, ks_black);
     if (p->title) {
-        font(c, LARGE, true, false);
-        y = text_lines(c, EDGE, y, width, LARGE, p->title, dry);
+        ks_font(c, LARGE, true, false);
+        y = ks_text_lines(c, EDGE, y, width, LARGE, p->title, dry);
     }
     if (p->subtitle) {
-        font(c, SMALL, false, false);
-        set(c, ink);
-        y = text_lines(c, EDGE, y, width, SMALL, p->subtitle, dry);
+        ks_font(c, SMALL, false, false);
+        ks_ink(c, ks_black);
+        y = ks_text_lines(c, EDGE, y, width, SMALL, p->subtitle, dry);
     }
     y = draw_legend(p, c, y + 4, dry);
 
@@ -691,11 +496,11 @@ static double draw(ks_plot *p, cairo_t *c, bool dry)
         y = frames_bottom + below + 6;
     }
     if (cells && !dry) draw_colour_bar(p, c, p->width - EDGE - bar + 8, frames_top, fmin(frames_bottom - frames_top, 240));
-    font(c, SMALL, false, false);
+    ks_font(c, SMALL, false, false);
     for (size_t i = 0; i < p->n_notes; i++) {
-        set(c, ink);
-        font(c, SMALL, false, false);
-        y = text_lines(c, EDGE, y, width, SMALL, p->notes[i], dry);
+        ks_ink(c, ks_black);
+        ks_font(c, SMALL, false, false);
+        y = ks_text_lines(c, EDGE, y, width, SMALL, p->notes[i], dry);
     }
     return y + EDGE - 4;
 }
@@ -749,7 +554,7 @@ static int render(ks_plot *p, double dots, bytes *out)
     else s = cairo_svg_surface_create_for_stream(take, out, p->width, height);
     c = context(s);
     if (dots > 0) cairo_scale(c, scale, scale);
-    set(c, white);
+    ks_ink(c, ks_white);
     cairo_paint(c);
     draw(p, c, false);
     cairo_status_t status = cairo_status(c);

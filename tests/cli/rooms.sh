@@ -19,7 +19,7 @@ owners = {
     r"hdf5(_hl)?\.h|H5.*\.h": {"src/base/h5.h", "src/sweep/results_h5.h", "src/sweep/results_h5.c"},
     r"cjson/.*": {"src/base/json.h"},
     r"gsl/.*": {"analysis/distributions.c"},
-    r"cairo.*\.h": {"analysis/plot_draw.c"},
+    r"cairo.*\.h": {"analysis/plot_private.h", "analysis/plot_draw.c"},
     r"pcre2\.h": {"src/input/tokenizer_regex.c"},
     r"cuda.*\.h|cublas.*\.h": {"src/compute/cuda/gpu_cuda.c"},
     r"nccl\.h": {"src/compute/cuda/gpu_nccl.c"},
