@@ -194,26 +194,26 @@ done:
 }
 
 /* Sweeps of one name, kind and edges in two models, each at its own window of largest effect. */
-static int two_models(ks_table *t, ks_view *x, ks_view *y, const ks_resample *how)
+static int two_models(ks_table *t, ks_view x, ks_view y, const ks_resample *how)
 {
     int rc = KS_OK;
     ks_groups g[2] = {0};
-    KS_TRY(ks_groups_choose(&g[0], x->m, x->opt));
-    KS_TRY(ks_groups_choose(&g[1], y->m, y->opt));
-    x->g = &g[0];
-    y->g = &g[1];
-    for (size_t k = 0; k < x->m->n_sweeps; k++)
-        for (size_t j = 0; j < y->m->n_sweeps; j++) {
-            const ks_study_sweep *a = &x->m->sweeps[k], *b = &y->m->sweeps[j];
+    KS_TRY(ks_groups_choose(&g[0], x.m, x.opt));
+    KS_TRY(ks_groups_choose(&g[1], y.m, y.opt));
+    x.g = &g[0];
+    y.g = &g[1];
+    for (size_t k = 0; k < x.m->n_sweeps; k++)
+        for (size_t j = 0; j < y.m->n_sweeps; j++) {
+            const ks_study_sweep *a = &x.m->sweeps[k], *b = &y.m->sweeps[j];
             size_t w[2];
             bool found[2];
             if (strcmp(a->name, b->name) != 0 || strcmp(a->kind, b->kind) != 0 || strcmp(a->edges, b->edges) != 0) continue;
-            if (a->has_factor || a->has_head || b->has_factor || b->has_head || !ks_chosen_sweep(x->opt, a)) continue;
-            x->s = a;
-            y->s = b;
-            KS_TRY(ks_peak_window(x, &w[0], &found[0]));
-            KS_TRY(ks_peak_window(y, &w[1], &found[1]));
-            if (found[0] && found[1]) KS_TRY(model_rows(t, &(side){x, w[0]}, &(side){y, w[1]}, how));
+            if (a->has_factor || a->has_head || b->has_factor || b->has_head || !ks_chosen_sweep(x.opt, a)) continue;
+            x.s = a;
+            y.s = b;
+            KS_TRY(ks_peak_window(&x, &w[0], &found[0]));
+            KS_TRY(ks_peak_window(&y, &w[1], &found[1]));
+            if (found[0] && found[1]) KS_TRY(model_rows(t, &(side){&x, w[0]}, &(side){&y, w[1]}, how));
         }
 done:
     for (int i = 0; i < 2; i++) ks_groups_free(&g[i]);
@@ -234,7 +234,7 @@ int ks_table_model_pairs(ks_table_list *list, ks_study *const *studies, size_t n
                 for (size_t j = e == f ? i + 1 : 0; j < studies[e]->n_models; j++) {
                     ks_view x = {.m = &studies[f]->models[i], .opt = opt, .study = studies[f]};
                     ks_view y = {.m = &studies[e]->models[j], .opt = opt, .study = studies[e]};
-                    if (ks_chosen_model(opt, x.m) && ks_chosen_model(opt, y.m)) KS_TRY(two_models(&t, &x, &y, &how));
+                    if (ks_chosen_model(opt, x.m) && ks_chosen_model(opt, y.m)) KS_TRY(two_models(&t, x, y, &how));
                 }
     if (!t.n_cells) goto done;
     notes(&t, &how);
