@@ -359,6 +359,7 @@ int ks_table_print(const ks_table *t, FILE *out, int format, bool first)
 {
     int rc = KS_OK;
     int *widths = NULL; /* [n_columns] */
+    KS_REQUIRE(t->n_columns, KS_EMACHINE, "a table without columns");
     KS_NEW(widths, t->n_columns);
     for (size_t i = 0; i < t->n_columns + t->n_cells; i++) {
         const int w = width(i < t->n_columns ? t->columns[i] : t->cells[i - t->n_columns]);

@@ -88,7 +88,7 @@ static void synergy_row(ks_table *t, const ks_view *v, const whole *x, const ks_
                   : sum < 0 ? "less than the sum"
                   : sum > 0 ? "more than the sum"
                             : "",
-                  max > 0 && sum > 0 ? ", " : "", max > 0 ? "more than its largest layer" : "");
+                  max > 0 && fabs(sum) > 0 ? ", " : "", max > 0 ? "more than its largest layer" : "");
 }
 
 static int synergy_of_group(const ks_view *v, const char *group)
