@@ -151,8 +151,7 @@ void ks_p_cell(ks_table *t, double p, double error)
     else ks_table_cell(t, p < 1e-4 ? "%.4e" : "%.6f", p);
 }
 
-/* What every table says: n, unit, protocol, floor. */
-static void note_basis(ks_table *t, const ks_view *v)
+void ks_note_basis(ks_table *t, const ks_view *v, const char *whose)
 {
     char n[512] = "", floors[512] = "";
     bool measured = false;
@@ -172,9 +171,9 @@ static void note_basis(ks_table *t, const ks_view *v)
         if (with) snprintf(floors + b, sizeof floors - b, "%s%.1e", i ? ", " : "", floor / (double)with);
         else snprintf(floors + b, sizeof floors - b, "%s-", i ? ", " : "");
     }
-    ks_table_note(t, "samples: %s; mean floor: %s", n, measured ? floors : "not measured");
+    ks_table_note(t, "%ssamples: %s; mean floor: %s", whose, n, measured ? floors : "not measured");
     const ks_study *f = v->study;
-    ks_table_note(t, "protocol: %s of %s, marker %s, special tokens %s; precision %s; unit: nats", v->s->kind, v->s->edges,
+    ks_table_note(t, "%sprotocol: %s of %s, marker %s, special tokens %s; precision %s; unit: nats", whose, v->s->kind, v->s->edges,
                   *f->marker ? f->marker : "rule not in the file", *f->special_tokens ? f->special_tokens : "not in the file",
                   v->m->precision);
 }
@@ -198,7 +197,7 @@ void ks_note_missing(ks_table *t, const size_t *status)
 int ks_view_add(const ks_view *v, ks_table *t, const char *name)
 {
     t->name = name;
-    if (v->s) note_basis(t, v);
+    if (v->s) ks_note_basis(t, v, "");
     return ks_table_list_add(v->list, t);
 }
 

@@ -4,6 +4,7 @@
 #include "base/error.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static int model_row(ks_table *t, const ks_view *v, size_t *status)
@@ -32,6 +33,9 @@ static int model_row(ks_table *t, const ks_view *v, size_t *status)
     else ks_table_cell(t, "%.4g", r);
     if (isnan(p)) ks_table_cell(t, "-");
     else ks_table_cell(t, p < 1e-4 ? "%.4e" : "%.6f", p);
+    ks_label whose;
+    snprintf(whose.text, sizeof whose.text, "%.60s: ", v->m->name);
+    ks_note_basis(t, v, whose.text);
     ks_table_cell(t, "%s%s%s", v->g->tests[0], v->g->tests[1] ? ", " : "", v->g->tests[1] ? v->g->tests[1] : "");
 done:
     return rc;
@@ -61,7 +65,7 @@ int ks_table_models(ks_table_list *list, ks_study *const *studies, size_t n, con
             for (size_t k = 0; k < v.m->n_sweeps; k++) {
                 v.s = &v.m->sweeps[k];
                 if (ks_chosen_sweep(opt, v.s) && !v.s->has_factor && !v.s->has_head) KS_TRY(model_row(&t, &v, status));
-                if (t.n_cells && !t.n_notes) ks_note_floor(&t, &v);
+                if (t.n_cells) ks_note_floor(&t, &v);
             }
             ks_groups_free(&g);
         }

@@ -174,9 +174,13 @@ static int model_rows(ks_table *t, const side *x, const side *y, const ks_resamp
     KS_NEW(b, m->S);
     char names[2][160];
     const side *sides[2] = {x, y};
-    for (int k = 0; k < 2; k++)
+    for (int k = 0; k < 2; k++) {
+        ks_label whose;
+        snprintf(whose.text, sizeof whose.text, "%.60s: ", sides[k]->v->m->name);
+        ks_note_basis(t, sides[k]->v, whose.text);
         snprintf(names[k], sizeof names[k], "%.60s %.40s, %.40s", sides[k]->v->m->name, sides[k]->v->s->name,
                  ks_window_label(sides[k]->v->s, sides[k]->w).text);
+    }
     for (int i = 0; i < 2 && x->v->g->tests[i]; i++) {
         size_t n = 0;
         for (size_t s = 0; s < m->S; s++) {

@@ -54,6 +54,8 @@ void ks_summary_cells(ks_table *t, const ks_group_cell *c, const ks_interval *in
 void ks_p_cell(ks_table *t, double p, double error);
 /* Closes a table: names it (a literal), says n, unit, protocol and floor of v's sweep (where v->s) and moves it to v->list. */
 int ks_view_add(const ks_view *v, ks_table *t, const char *name);
+/* What every table says of its sweep: n, unit, protocol, floor. whose: "model: ", or "". */
+void ks_note_basis(ks_table *t, const ks_view *v, const char *whose);
 /* Whether --only, or the lack of it, asks for the tables of this name. */
 bool ks_wanted(const ks_table_options *o, const char *name);
 

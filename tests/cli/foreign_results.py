@@ -6,7 +6,7 @@ import numpy as np
 S, W, T, L, H, K = 4, 2, 3, 2, 2, 5
 with h5py.File(sys.argv[1], "w") as f:
     f.attrs["schema"] = "kosweep-1"
-    f.attrs["config"] = "{}"
+    f.attrs["config"] = '{"marker": "span", "special_tokens": "none"}'
     m = f.create_group("models/by-hand")
     for key in ("id", "revision", "architecture", "weight_dtype", "precision"):
         m.attrs[key] = np.bytes_("x")  # fixed length

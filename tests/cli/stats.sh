@@ -40,6 +40,7 @@ expect 3 "$work" "$s" json "$work"
 if /usr/bin/python3 -c 'import h5py, numpy' 2>/dev/null; then
     /usr/bin/python3 "$KS_ROOT/tests/cli/foreign_results.py" "$work/foreign.h5" || failed=1
     expect 0 "Layer scan: by-hand, sweep layers" "$s" tables "$work/foreign.h5"
+    expect 0 "protocol: knockout of marker-targets, marker span, special tokens none; precision x; unit: nats" "$s" tables "$work/foreign.h5"
     expect 0 "2.5000e-03" "$s" tables "$work/foreign.h5" --window 1
     expect 0 '"kl_divergence": 0.001' "$s" json "$work/foreign.h5" --window 0
     expect 0 "by-hand,layers,knockout" "$s" csv "$work/foreign.h5"
