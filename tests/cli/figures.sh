@@ -4,6 +4,7 @@ set -uo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
+export LSAN_OPTIONS=suppressions=$KS_ROOT/tests/sanitize/lsan.supp:print_suppressions=0
 failed=0
 
 fail() {

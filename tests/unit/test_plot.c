@@ -17,6 +17,13 @@
 
 #include <cmocka.h>
 
+/* fontconfig keeps what it read of fonts until the program ends; that is not ours to mend. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libfontconfig";
+}
+
 #define N(v) (sizeof(v) / sizeof *(v))
 
 static void ticks_are(ks_scale s, size_t most, const double *expected, size_t n)
