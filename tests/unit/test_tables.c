@@ -410,6 +410,45 @@ static void test_awkward(void **state)
     free(text);
 }
 
+/* A sample and its twin are known by name. */
+static void test_twins(void **state)
+{
+    (void)state;
+    const char *ids[RF_S] = {"py_simple_add", "py_long_name", "py_default", "r", "r_baseline", "rust_vec", "py_simple_add_baseline"};
+    hid_t h = damage();
+    const hid_t text_type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(text_type, H5T_VARIABLE);
+    H5Tset_cset(text_type, H5T_CSET_UTF8);
+    replace(h, "/models/tiny/samples/id", text_type, 1, (hsize_t[]){RF_S}, ids);
+    H5Tclose(text_type);
+    H5Fclose(h);
+    ks_study *study = NULL;
+    ks_table_list list = {0};
+    assert_int_equal(ks_study_read(&study, broken), 0);
+    const ks_table_options o = {.model = "tiny", .sweep = "triangle", .only = "pairs", .has_window = true};
+    if (ks_tables_build(&list, &study, 1, &o)) fail_msg("%s", ks_error_text());
+    assert_int_equal(list.n, 1);
+    const ks_table *t = &list.v[0];
+    assert_int_equal(t->n_cells, 2 * t->n_columns);
+    for (size_t i = 0; i < 2; i++) { /* one pair each: means, but no test */
+        const size_t s = i ? 3 : 0, twin = i ? 4 : 6;
+        char a[32], b[32];
+        const ks_window first = {0, 0};
+        const double kl[2] = {rf_cell(RF_TRIANGLE, 0, &first, 0, s).kl, rf_cell(RF_TRIANGLE, 0, &first, 0, twin).kl};
+        snprintf(a, sizeof a, "%.4e", kl[0]);
+        snprintf(b, sizeof b, kl[1] > 0 ? "%.4e" : "0", kl[1]);
+        char *const *row = t->cells + i * t->n_columns;
+        assert_string_equal(row[0], "sample");
+        assert_string_equal(row[1], "its twin");
+        assert_string_equal(row[3], "1");
+        assert_string_equal(row[4], a);
+        assert_string_equal(row[5], b);
+        assert_string_equal(row[9], "-");
+    }
+    ks_table_list_free(&list);
+    ks_study_free(study);
+}
+
 /* Every table of every sweep says n, unit, protocol and floor; the names are those of the list. */
 static void test_basis(void **state)
 {
@@ -447,7 +486,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_expected_texts), cmocka_unit_test(test_json),    cmocka_unit_test(test_reader),
         cmocka_unit_test(test_wrong_choice),   cmocka_unit_test(test_damaged), cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_awkward),        cmocka_unit_test(test_basis),
+        cmocka_unit_test(test_awkward),        cmocka_unit_test(test_twins),   cmocka_unit_test(test_basis),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
