@@ -285,8 +285,9 @@ int ks_table_choice(const ks_view *v)
     const bool two = v->g->tests[1] != NULL;
     ks_view_title(&t, v, "The window chosen by its effect, and without that advantage", "");
     ks_table_column(&t, true, "chosen for the largest");
-    static const char *const columns[] = {"window",       "same samples", "from",       "to",   "left out", "from",        "to",
-                                          "chosen again", "by a half",    "other half", "from", "to",       "chosen again"};
+    static const char *const columns[] = {"window",        "same samples", "same from",       "same to",   "left out",
+                                          "left out from", "left out to",  "again, left out", "by a half", "other half",
+                                          "other from",    "other to",     "again, halves"};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) ks_table_column(&t, false, "%s", columns[i]);
     if (two) ks_table_column(&t, false, "Welch p, same samples");
     if (two) ks_table_column(&t, false, "Welch p, left out");

@@ -136,9 +136,9 @@ static int synergy_of_group(const ks_view *v, const char *group)
     char title[128];
     snprintf(title, sizeof title, "Windows against their single layers, %.80s", group);
     ks_view_title(&t, v, title, "");
-    static const char *const columns[] = {"layers", "n", "window",  "sum of layers", "window - sum",     "95 % from",
-                                          "to",     "p", "p, maxT", "largest layer", "window - largest", "95 % from",
-                                          "to",     "p", "p, maxT"};
+    static const char *const columns[] = {"layers",      "n",          "window",       "sum of layers", "window - sum",     "sum: from",
+                                          "sum: to",     "sum: p",     "sum: maxT",    "largest layer", "window - largest", "largest: from",
+                                          "largest: to", "largest: p", "largest: maxT"};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) ks_table_column(&t, false, "%s", columns[i]);
     ks_table_column(&t, true, "at 0.05, corrected");
     for (size_t i = 0; i < shown; i++) {
@@ -217,7 +217,8 @@ static int overall_table(const ks_view *v, const strengths *x)
     ks_view_title(&t, v, "Attention strength against knockout effect, all layers", "");
     ks_table_column(&t, true, "strength");
     ks_table_column(&t, true, "samples");
-    static const char *const columns[] = {"n", "points", "rho", "95 % from", "to", "tau", "from", "to", "rho within samples", "from", "to"};
+    static const char *const columns[] = {
+        "n", "points", "rho", "rho from", "rho to", "tau", "tau from", "tau to", "rho within samples", "within from", "within to"};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) ks_table_column(&t, false, "%s", columns[i]);
     for (int k = 0; k < 2; k++)
         for (int i = -1; i < 2 && (i < 0 || v->g->tests[1]); i++) {

@@ -21,9 +21,9 @@ static const double *kl_of(const side *x)
 
 static void columns(ks_table *t)
 {
-    static const char *const names[] = {"A",         "B",   "group",     "n",  "mean A", "mean B",          "A - B",
-                                        "95 % from", "to",  "paired t",  "df", "p",      "p, signed ranks", "p, exchange",
-                                        "g",         "A/B", "95 % from", "to"};
+    static const char *const names[] = {"A",          "B",        "group",    "n",     "mean A", "mean B",          "A - B",
+                                        "A - B from", "A - B to", "paired t", "df",    "p",      "p, signed ranks", "p, exchange",
+                                        "g",          "A/B",      "A/B from", "A/B to"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) ks_table_column(t, i < 3, "%s", names[i]);
 }
 

@@ -464,6 +464,9 @@ static void test_basis(void **state)
         while (ks_table_kinds[k].name && strcmp(ks_table_kinds[k].name, t->name) != 0) k++;
         assert_non_null(ks_table_kinds[k].name);
         seen[k] = true;
+        for (size_t a = 0; a < t->n_columns; a++) /* programs find columns by name */
+            for (size_t b = 0; b < a; b++)
+                if (!strcmp(t->columns[a], t->columns[b])) fail_msg("\"%s\" has two columns \"%s\"", t->title, t->columns[a]);
         bool said[2] = {false, false};
         for (size_t n = 0; n < t->n_notes; n++) {
             said[0] |= strstr(t->notes[n], "samples: python_doctest 3") && strstr(t->notes[n], "floor");
