@@ -274,7 +274,7 @@ int ks_table_versus(const ks_view *v, const ks_study_sweep *all)
         const ks_label label = ks_group_label(v->g, v->g->tests[i]);
         ks_table_column(&t, false, "%s specific", label.text);
         ks_table_column(&t, false, "%s all", label.text);
-        ks_table_column(&t, false, "all/specific");
+        ks_table_column(&t, false, "%s all/specific", label.text);
     }
     for (size_t w = 0; w < v->s->W; w++) {
         if (!ks_chosen_window(v->opt, v->s, w)) continue;
