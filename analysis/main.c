@@ -1,6 +1,7 @@
-/* kosweep-stats: tables, JSON, CSV and figures from result files. */
+/* kosweep-stats: tables, JSON, CSV, figures and reports from result files. */
 #include "analysis/figures.h"
 #include "analysis/json.h"
+#include "analysis/report.h"
 #include "analysis/table.h"
 #include "analysis/tables.h"
 
@@ -12,13 +13,14 @@
 #include <string.h>
 
 static const char help[] =
-    "kosweep-stats - tables, JSON, CSV and figures from result files of kosweep\n"
+    "kosweep-stats - tables, JSON, CSV, figures and reports from result files of kosweep\n"
     "\n"
     "  kosweep-stats tables FILE.h5 ... [options]   the published tables that fit what the files hold\n"
     "  kosweep-stats json   FILE.h5 ... [options]   the published experiments' JSON; one object, or {\"experiments\": [...]}\n"
     "  kosweep-stats csv    FILE.h5 ... [options]   one line per cell, for other programs\n"
     "  kosweep-stats compare FILE.h5 ... [options]  the models of all files in one table, a line per model and sweep\n"
     "  kosweep-stats figures FILE.h5 ... [options]  every figure that fits, as files; prints a line with the caption for each\n"
+    "  kosweep-stats report FILE.h5 ... [options]   one HTML page of all that: findings in words, figures, samples, tables\n"
     "\n"
     "  --model NAME     only this model (its name in the file or its id)\n"
     "  --sweep NAME     only this sweep\n"
@@ -27,8 +29,8 @@ static const char help[] =
     "  --format F       tables, compare: text (default), md, csv, latex, json; figures: svg (default), png, both\n"
     "  --only a,b       tables, compare: only tables of these kinds, or all; figures: only figures of these kinds (see below)\n"
     "  --seed N, --draws N   of resampling (default 1; as each table says)\n"
-    "  --output DIR     figures: the folder; default FILE-figures/\n"
-    "  --force          figures: replace files that are there\n"
+    "  --output PATH    figures: the folder; default FILE-figures/; report: the page; default FILE.html\n"
+    "  --force          figures, report: replace files that are there\n"
     "  --help, --version\n"
     "\n"
     "Examples\n"
@@ -39,6 +41,7 @@ static const char help[] =
     "  kosweep-stats json results.h5 --sweep around2 --window 1-3 > experiment.json\n"
     "  kosweep-stats csv results.h5 --groups python_doctest,python_baseline\n"
     "  kosweep-stats figures results.h5 --format both --only layer-scan,samples\n"
+    "  kosweep-stats report results.h5 --output results.html\n"
     "\n"
     "  kosweep-stats tables results.h5 --only tests,power --window 4\n"
     "\n"
@@ -161,17 +164,19 @@ static int parse(arguments *a, int argc, char **argv)
             const char *near = commands[k] ? NULL : ks_nearest(arg, commands);
             KS_REQUIRE(commands[k], KS_EUSAGE, "unknown command \"%s\"%s%s%s", arg, near ? "; did you mean \"" : "; see --help",
                        near ? near : "", near ? "\"?" : "");
-            KS_REQUIRE(k < 5, KS_EUSAGE, "%s: not in this version; there are tables, json, csv, compare and figures", arg);
             a->command = commands[k];
         } else {
             a->paths[a->n++] = arg;
         }
     }
     if (a->help || a->version) goto done;
-    KS_REQUIRE(a->command, KS_EUSAGE, "a command is missing: tables, json, csv, compare or figures; see --help");
+    KS_REQUIRE(a->command, KS_EUSAGE, "a command is missing: tables, json, csv, compare, figures or report; see --help");
     KS_REQUIRE(a->n, KS_EUSAGE, "%s: a result file is missing; see --help", a->command);
-    KS_REQUIRE(!strcmp(a->command, "figures") || (!a->figures.folder && !a->figures.force), KS_EUSAGE,
-               "%s: --output and --force are options of figures", a->command);
+    const bool report = !strcmp(a->command, "report");
+    KS_REQUIRE(report || !strcmp(a->command, "figures") || (!a->figures.folder && !a->figures.force), KS_EUSAGE,
+               "%s: --output and --force are options of figures and report", a->command);
+    KS_REQUIRE(!report || (!a->format && !a->o.only), KS_EUSAGE, "report: is one HTML page of all that fits; it has no %s",
+               a->format ? "--format" : "--only");
     KS_TRY(parse_format(a));
     a->figures.only = a->o.only;
 done:
@@ -191,6 +196,7 @@ int main(int argc, char **argv)
     else if (!strcmp(a.command, "compare")) KS_TRY(ks_models_print(stdout, a.paths, a.n, &a.o));
     else if (!strcmp(a.command, "json")) KS_TRY(ks_stats_json_write(stdout, a.paths, a.n, &a.o));
     else if (!strcmp(a.command, "figures")) KS_TRY(ks_figures_write(stdout, a.paths, a.n, &a.o, &a.figures));
+    else if (!strcmp(a.command, "report")) KS_TRY(ks_report_write(stdout, a.paths, a.n, &a.o, a.figures.folder, a.figures.force));
     else KS_TRY(ks_cells_csv_write(stdout, a.paths, a.n, &a.o));
     KS_REQUIRE(!fflush(stdout), KS_EMACHINE, "stdout cannot be written: %s", strerror(errno));
 done:

@@ -1,5 +1,6 @@
 /* Drawing of plots with cairo. Everything is measured without hinting, so that SVG and PNG of any size have one layout. */
 #include "analysis/plot_private.h"
+#include "analysis/table.h"
 
 #include "base/mem.h"
 
@@ -577,26 +578,6 @@ int ks_plot_png(ks_plot *p, double dots_per_inch, unsigned char **out, size_t *n
     return rc;
 }
 
-static void xml(FILE *out, const char *text)
-{
-    for (; *text; text++) switch (*text) {
-        case '&':
-            fputs("&amp;", out);
-            break;
-        case '<':
-            fputs("&lt;", out);
-            break;
-        case '>':
-            fputs("&gt;", out);
-            break;
-        case '"':
-            fputs("&quot;", out);
-            break;
-        default:
-            fputc(*text, out);
-        }
-}
-
 int ks_plot_svg(ks_plot *p, const char *prefix, const char *title, const char *description, char **out, size_t *n)
 {
     int rc = KS_OK;
@@ -611,9 +592,9 @@ int ks_plot_svg(ks_plot *p, const char *prefix, const char *title, const char *d
     root += strcspn(root, ">");
     for (; s < root; s++) fputc(*s, f);
     fputs(" role=\"img\">\n<title>", f);
-    xml(f, title);
+    ks_print_html(f, title);
     fputs("</title>\n<desc>", f);
-    xml(f, description);
+    ks_print_html(f, description);
     fputs("</desc>", f);
     s = root + 1;
     /* cairo's ids repeat from file to file, and the surface's counts the surfaces of the process. */
@@ -626,7 +607,7 @@ int ks_plot_svg(ks_plot *p, const char *prefix, const char *title, const char *d
             continue;
         }
         fputs(ids[k], f);
-        xml(f, prefix);
+        ks_print_html(f, prefix);
         fputc('-', f);
         s += strlen(ids[k]);
         if (!strncmp(s, "surface", 7)) {

@@ -5,7 +5,7 @@ set -euo pipefail
 packages=(gcc make cmake pkg-config libc6-dev libopenmpi-dev openmpi-bin libhdf5-dev libcjson-dev libgsl-dev libcairo2-dev libpcre2-dev libutf8proc-dev)
 for part in "$@"; do
     case $part in
-    tests) packages+=(g++ libcmocka-dev python3 python3-numpy python3-h5py slurm-wlm munge) ;;
+    tests) packages+=(g++ libcmocka-dev python3 python3-numpy python3-h5py slurm-wlm munge tidy) ;;
     lint) packages+=(clang clang-format clang-tidy shellcheck) ;;
     *)
         echo "install-packages.sh: tests or lint expected, found $part" >&2

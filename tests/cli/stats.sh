@@ -30,7 +30,6 @@ expect 2 "needs a value" "$s" tables x.h5 --model
 expect 2 "--window" "$s" tables x.h5 --window 3-1
 expect 2 "--window" "$s" tables x.h5 --window=-1
 expect 2 "--format" "$s" tables x.h5 --format html
-expect 2 "not in this version" "$s" report x.h5
 expect 3 "cannot be opened" "$s" tables "$work/none.h5"
 echo '{"a": 1}' >"$work/foreign.h5"
 expect 3 "not an HDF5 file" "$s" tables "$work/foreign.h5"
