@@ -557,44 +557,164 @@ static const double *single_layer(const ks_view *v, int32_t layer)
     return NULL;
 }
 
+/* The same samples under two conditions, in many cells. */
+typedef struct pairs {
+    double *t, *p; /* [cells] */
+    ks_max_t m;
+    size_t more, less; /* cells with adjusted p at most ALPHA */
+} pairs;
+
+static void free_pairs(pairs *q)
+{
+    free(q->t);
+    free(q->p);
+}
+
+/* Of a [cells, n] against b [cells, n]; q->m.cells is 0 where there is nothing to test. */
+static int test_pairs(pairs *q, const data *d, const double *a, const double *b)
+{
+    int rc = KS_OK;
+    double *v = NULL;
+    *q = (pairs){.m.cells = 0};
+    KS_NEW(v, d->cells * d->n);
+    KS_NEW(q->t, d->cells);
+    KS_NEW(q->p, d->cells);
+    for (size_t i = 0; i < d->cells * d->n; i++) v[i] = a[i] - b[i];
+    const ks_resample how = how_many(d, d->n < 40 ? (uint64_t)1 << d->n : UINT64_MAX);
+    KS_TRY(ks_max_t_pairs(&q->m, q->t, q->p, v, d->cells, d->n, &how));
+    if (q->m.why) q->m.cells = 0;
+    for (size_t c = 0; c < d->cells; c++) {
+        q->more += q->p[c] <= ALPHA && q->t[c] > 0;
+        q->less += q->p[c] <= ALPHA && q->t[c] < 0;
+    }
+done:
+    free(v);
+    return rc;
+}
+
+/* One finding of that: `what` ("windows against ..."), and of the cell of the largest effect the figures. */
+static int say_pairs(ks_findings *out, const data *d, const double *a, const double *b, const char *what)
+{
+    int rc = KS_OK;
+    pairs q = {0};
+    ks_paired at;
+    char peak[512] = "";
+    const ks_resample how = how_of(d);
+    KS_TRY(test_pairs(&q, d, a, b));
+    if (!q.m.cells) goto done;
+    if (!isnan(q.p[d->peak])) {
+        KS_TRY(ks_compare_paired(&at, a + d->peak * d->n, b + d->peak * d->n, d->n, &how));
+        snprintf(peak, sizeof peak, " At %s the means are %s and %s nats, difference %s (%.120s), adjusted %s.", place(d, d->peak).text,
+                 number(at.a.mean).text, number(at.b.mean).text, number(at.d.mean).text, interval_words(&at.difference).text,
+                 p_words(q.p[d->peak]).text);
+    }
+    finding(out,
+            "%s: of %zu, %zu ha%s more effect, %zu less, %zu are not shown to differ (paired over %zu samples, sign permutation%s, "
+            "adjusted p at "
+            "most 0.05; %s).%s",
+            what, q.m.cells, q.more, q.more == 1 ? "s" : "ve", q.less, q.m.cells - q.more - q.less, d->n,
+            q.m.cells > 1 ? " with max-T correction over all of them" : "", splits_words(&q.m).text, peak);
+    if (*peak && d->cells > 1)
+        caveat(
+            out,
+            "The window named was chosen for its effect on these same samples; its p is corrected for that, means and interval are not.");
+    const double least = 2 / pow(2, (double)d->n);
+    if (least > ALPHA)
+        caveat(out, "With %zu samples no such p can be below %s: this test could not have shown it.", d->n, number(least).text);
+done:
+    free_pairs(&q);
+    return rc;
+}
+
 static int about_parts(ks_findings *out, const data *d)
 {
     int rc = KS_OK;
     const ks_view *v = d->v;
     const ks_study_sweep *s = v->s;
-    double *single = NULL;
-    ks_synergy g;
-    const ks_resample how = how_of(d);
-    const int32_t first = s->layer_start[d->at[d->peak].window], last = s->layer_end[d->at[d->peak].window];
-    const size_t layers = (size_t)(last - first) + 1;
-    if (layers < 2 || s->has_factor || s->has_head) goto done;
-    KS_NEW(single, layers * d->n);
-    for (size_t l = 0; l < layers; l++) {
-        const double *kl = single_layer(v, first + (int32_t)l);
-        if (!kl) goto done;
-        for (size_t i = 0; i < d->n; i++) single[l * d->n + i] = kl[d->sample[i]];
+    const double **single = NULL;     /* [n_layers] of every sample of the model */
+    double *sum = NULL, *most = NULL; /* [cells, n] NaN where there is nothing to add */
+    size_t windows = 0;
+    if (s->has_factor || s->has_head || d->cells > MAX_CELLS) goto done;
+    KS_NEW(single, v->m->n_layers);
+    KS_NEW(sum, d->cells * d->n);
+    KS_NEW(most, d->cells * d->n);
+    for (int32_t l = 0; l < v->m->n_layers; l++) single[l] = single_layer(v, l);
+    for (size_t c = 0; c < d->cells; c++) {
+        const int32_t first = s->layer_start[d->at[c].window], last = s->layer_end[d->at[c].window];
+        bool whole = first < last;
+        for (int32_t l = first; l <= last; l++) whole &= single[l] != NULL;
+        windows += whole;
+        for (size_t i = 0; i < d->n; i++) {
+            double *total = &sum[c * d->n + i], *largest = &most[c * d->n + i];
+            *total = *largest = whole ? 0 : (double)NAN;
+            for (int32_t l = first; whole && l <= last; l++) {
+                const double kl = single[l][d->sample[i]];
+                *total += kl;
+                *largest = isnan(*total) ? (double)NAN : fmax(*largest, kl);
+            }
+        }
     }
-    KS_TRY(ks_synergy_test(&g, d->kl + d->peak * d->n, single, layers, d->n, &how));
-    const ks_paired *parts[] = {&g.sum, &g.max};
-    const char *const names[] = {"sum of its single layers' effects", "largest single layer of each sample"};
-    for (int k = 0; k < 2; k++) {
-        const ks_paired *q = parts[k];
-        if (q->permutation.why || isnan(q->permutation.p)) continue;
-        const bool shown = q->permutation.p <= ALPHA;
-        finding(out,
-                "Together, %s: mean effect %s nats, %s the %s, %s nats (mean difference %s, %s; sign permutation over %zu samples, %s).",
-                place(d, d->peak).text, number(q->a.mean).text,
-                !shown          ? "not shown to differ from"
-                : q->d.mean > 0 ? "more than"
-                                : "less than",
-                names[k], number(q->b.mean).text, number(q->d.mean).text, interval_words(&q->difference).text, q->a.n,
-                p_words(q->permutation.p).text);
-        if (d->cells > 1)
-            caveat(out, "The window was chosen for its effect on these same samples, which favours \"more\"; no correction is made.");
-        if (k) caveat(out, "The largest layer is chosen within each sample, which favours \"less\".");
-    }
+    if (!windows) goto done;
+    KS_TRY(say_pairs(out, d, d->kl, sum, "Windows against the sum of their single layers' effects"));
+    KS_TRY(say_pairs(out, d, d->kl, most, "Windows against the largest of their single layers' effects in each sample"));
+    caveat(out, "The largest layer is chosen within each sample, which favours \"less\".");
 done:
     free(single);
+    free(sum);
+    free(most);
+    return rc;
+}
+
+/* ---- edge sets, values ---- */
+
+static int about_edges(ks_findings *out, const data *d)
+{
+    int rc = KS_OK;
+    const ks_study_sweep *s = d->v->s;
+    double *all = NULL; /* [cells, n] */
+    char what[256];
+    if (s->has_factor || s->has_head || strcmp(s->edges, "marker-targets") != 0 || d->cells > MAX_CELLS) goto done;
+    for (size_t k = 0; k < d->v->m->n_sweeps; k++) {
+        const ks_study_sweep *o = &d->v->m->sweeps[k];
+        size_t found = 0;
+        if (strcmp(o->edges, "all-marker") != 0 || strcmp(o->kind, s->kind) != 0 || strcmp(o->heads, s->heads) != 0 || o->has_factor ||
+            o->has_head || o->W != s->W)
+            continue;
+        free(all);
+        KS_NEW(all, d->cells * d->n);
+        for (size_t c = 0; c < d->cells; c++) {
+            const size_t w = d->at[c].window;
+            const bool same = o->layer_start[w] == s->layer_start[w] && o->layer_end[w] == s->layer_end[w];
+            found += same;
+            for (size_t i = 0; i < d->n; i++)
+                all[c * d->n + i] = same ? o->kl[ks_study_at(d->v->m, o, 0, w, 0, d->sample[i])] : (double)NAN;
+        }
+        if (!found) continue;
+        snprintf(what, sizeof what, "All edges to the marker (sweep %.100s) against those from marker to targets alone, by %s", o->name,
+                 searched(d));
+        KS_TRY(say_pairs(out, d, all, d->kl, what));
+    }
+done:
+    free(all);
+    return rc;
+}
+
+static int about_values(ks_findings *out, const data *d)
+{
+    int rc = KS_OK;
+    const ks_study_sweep *s = d->v->s;
+    const ks_place *p = &d->at[d->peak];
+    words w = {""};
+    if (!s->has_factor) goto done;
+    for (size_t f = 0; f < s->F && strlen(w.text) + 40 < sizeof w.text; f++) {
+        double mean;
+        const size_t at = strlen(w.text);
+        KS_TRY(ks_tests_mean(d->v, f, p->window, p->head, &mean));
+        snprintf(w.text + at, sizeof w.text - at, "%s%.4g: %s", f ? "; " : "", s->values[f], number(mean).text);
+    }
+    finding(out, "Mean effect over the groups by %s value, in the window of the largest: %s nats.", s->kind, w.text);
+    caveat(out, "This describes; no test stands behind it.");
+done:
     return rc;
 }
 
@@ -646,7 +766,9 @@ int ks_findings_sweep(ks_findings *out, const ks_view *v)
     if (d.zeros < d.values) {
         KS_TRY(about_floor(out, &d));
         KS_TRY(about_groups(out, &d));
+        KS_TRY(about_values(out, &d));
         KS_TRY(about_parts(out, &d));
+        KS_TRY(about_edges(out, &d));
         KS_TRY(about_attention(out, &d));
     }
     if (d.cells > MAX_CELLS) warning(out, "%zu cells are too many to be tested as one family here; the tables have them.", d.cells);

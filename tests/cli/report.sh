@@ -39,8 +39,8 @@ cat >"$work/box.json" <<END
             {"name": "dose", "windows": [[4, 4]], "kind": "scale", "values": [0, 0.5, 1, 2]}]}
 END
 "$KOSWEEP" run "$work/box.json" --output "$work/box.h5" >/dev/null 2>"$work/log" || fail "run: $(cat "$work/log")"
-says box "+What was found" "+py_prompt_factorial (python_prompt)" "+smallest adjusted p" "+chosen as the largest of 21 windows" \
-    "+Together, layers" "+Spearman's rho" "+scale 0, 0.5, 1, 2" "+Groups are compared in 5 sweeps" "-Unfinished"
+says box "+What was found" "+py_prompt_factorial (python_prompt)" "+chosen as the largest of 21 windows" \
+    "+Windows against the sum of their single layers' effects: of 15," "+All edges to the marker (sweep all)" "+by scale value" "+Spearman's rho" "+scale 0, 0.5, 1, 2" "+Groups are compared in 5 sweeps" "-Unfinished"
 [ "$(grep -c '<svg' "$work/box.html")" -ge 6 ] || fail "fewer than 6 figures of the box model"
 grep -q '<mark class="marker"[^>]*> &gt;&gt;&gt;</mark>' "$work/box.html" || fail "the marker is not highlighted"
 cp "$work/box.html" "$work/first.html"
@@ -84,7 +84,7 @@ if /usr/bin/python3 -c 'import h5py, numpy' 2>/dev/null; then
     [ ! -e "$work/cut.html" ] || fail "a damaged file left a page"
     # Two files in one page.
     "$s" report "$work/effect.h5" "$work/box.h5" --output "$work/two.html" >/dev/null || fail "report of two files"
-    python3 "$here/check_report.py" "$work/two.html" "$differ" "+Together, layers" || failed=1
+    python3 "$here/check_report.py" "$work/two.html" "$differ" "+Windows against the sum" || failed=1
 else
     echo "python3-h5py is not there: files of known truth were not tested"
 fi
