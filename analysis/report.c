@@ -422,8 +422,8 @@ static void print_run(page *p)
             fputs("<h4>", p->out);
             ks_report_text(p->out, "Model %s", m->name);
             fputs("</h4>\n<dl class=\"facts\">\n", p->out);
-            fact(p, "id", m->id);
-            fact(p, "revision", m->revision);
+            fact(p, "id", *m->id ? m->id : "none: a directory");
+            fact(p, "revision", *m->revision ? m->revision : "none");
             fact(p, "architecture", m->architecture);
             number_fact(p, "vocabulary", m->vocab);
             fact(p, "weights", m->weight_dtype);

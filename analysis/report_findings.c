@@ -65,6 +65,22 @@ __attribute__((format(printf, 2, 3))) static void warning(ks_findings *f, const 
     va_end(args);
 }
 
+/* Lengthens the last finding. */
+__attribute__((format(printf, 2, 3))) static void finding_more(ks_findings *f, const char *format, ...)
+{
+    va_list args;
+    char *more = NULL, *whole = NULL;
+    va_start(args, format);
+    if (!f->n || vasprintf(&more, format, args) < 0 || asprintf(&whole, "%s%s", f->v[f->n - 1].text, more) < 0) {
+        f->failed = true;
+    } else {
+        free(f->v[f->n - 1].text);
+        f->v[f->n - 1].text = whole;
+    }
+    va_end(args);
+    free(more);
+}
+
 /* To the last finding. */
 __attribute__((format(printf, 2, 3))) static void caveat(ks_findings *f, const char *format, ...)
 {
@@ -313,19 +329,41 @@ static void about_data(ks_findings *out, const data *d)
                 d->emptied, all);
 }
 
-/* "python_test mean KL 0.0123 nats (95 % interval 0.01 to 0.02, n = 10)" */
-static int group_words(words *out, const data *d, size_t cell, int k)
+/* A test group in one cell. */
+typedef struct member {
+    const char *name;
+    size_t from, n;     /* its samples in data */
+    size_t with, above; /* that have a value and a floor; that lie above it */
+    bool under;         /* its mean is at or under the mean floor */
+    double floor;
+    words text; /* "python_test: mean KL 0.0123 nats (95 % interval 0.01 to 0.02; n = 10; 9 above their floor)" */
+} member;
+
+static int describe(member *out, const data *d, size_t cell, int k)
 {
     int rc = KS_OK;
     const double *v = d->kl + cell * d->n + (k ? d->na : 0);
-    const size_t n = k ? d->nb : d->na;
     const ks_resample how = how_of(d);
+    char above[64] = "";
+    double mean = 0;
     ks_summary s;
     ks_interval interval;
-    KS_TRY(ks_summarize(&s, v, n));
-    KS_TRY(ks_centre_interval(&interval, v, n, KS_CENTRE_MEAN, &how));
-    snprintf(out->text, sizeof out->text, "%.200s: mean KL %s nats (%.120s; n = %zu)", group_name(d, k), number(s.mean).text,
-             interval_words(&interval).text, s.n);
+    *out = (member){.name = group_name(d, k), .from = k ? d->na : 0, .n = k ? d->nb : d->na};
+    for (size_t i = 0; i < out->n; i++) {
+        const double floor = d->floor[out->from + i];
+        if (isnan(v[i]) || isnan(floor)) continue;
+        out->with++;
+        out->above += v[i] > floor;
+        out->floor += floor;
+        mean += v[i];
+    }
+    out->under = out->with && mean <= out->floor;
+    out->floor /= (double)out->with;
+    KS_TRY(ks_summarize(&s, v, out->n));
+    KS_TRY(ks_centre_interval(&interval, v, out->n, KS_CENTRE_MEAN, &how));
+    if (out->with) snprintf(above, sizeof above, "; %zu above their own floor", out->above);
+    snprintf(out->text.text, sizeof out->text.text, "%.200s: mean KL %s nats (%.120s; n = %zu%s)", out->name, number(s.mean).text,
+             interval_words(&interval).text, s.n, above);
 done:
     return rc;
 }
@@ -350,11 +388,9 @@ done:
 static int about_size(ks_findings *out, const data *d)
 {
     int rc = KS_OK;
-    words groups[2] = {{""}, {""}};
-    size_t above = 0, with = 0, changed = 0, n = 0;
-    double mean = 0, floor = 0;
+    member groups[2] = {{.name = NULL}, {.name = NULL}};
+    size_t changed = 0, n = 0, under = 0, with = 0, count = 0;
     const ks_study_sweep *s = d->v->s;
-    const double *kl = d->kl + d->peak * d->n;
     const ks_place *p = &d->at[d->peak];
     if (d->zeros == d->values) {
         finding(out, "Nothing changed: KL is exactly 0 in all %zu values%s.", d->values,
@@ -363,69 +399,71 @@ static int about_size(ks_findings *out, const data *d)
         goto done;
     }
     for (size_t i = 0; i < d->n; i++) {
-        if (isnan(kl[i])) continue;
+        if (isnan(d->kl[d->peak * d->n + i])) continue;
         n++;
         changed += s->top_changed[ks_study_at(d->v->m, s, p->factor, p->window, p->head, d->sample[i])] != 0;
-        if (isnan(d->floor[i])) continue;
-        with++;
-        above += kl[i] > d->floor[i];
-        mean += kl[i];
-        floor += d->floor[i];
     }
-    for (int k = 0; k < 2 && group_name(d, k); k++) KS_TRY(group_words(&groups[k], d, d->peak, k));
-    const bool under = with && mean <= floor;
+    for (int k = 0; k < 2 && group_name(d, k); k++) {
+        KS_TRY(describe(&groups[k], d, d->peak, k));
+        with += groups[k].with;
+        under += groups[k].under;
+        count++;
+    }
     finding(out, "%s%s. %s%s%s. The most probable next token changed in %zu of %zu sample%s.",
-            under && d->cells > 1 ? "Even the largest mean effect lies under the floor. It is at "
-            : under               ? "The mean effect lies under the floor, at "
-            : d->cells > 1        ? "The effect is largest at "
-                                  : "The effect was measured at ",
-            place(d, d->peak).text, groups[0].text, *groups[1].text ? "; " : "", groups[1].text, changed, n, plural(n));
-    if (with)
-        caveat(out, "Above their own floor: %zu of %zu samples (mean floor %s nats).%s", above, with, number(floor / (double)with).text,
-               under ? " Rounding to bf16 alone would change the predictions as much." : "");
-    else caveat(out, "The floor was not measured, so it is not known whether bf16 rounding alone would change the predictions as much.");
+            under == count && d->cells > 1 ? "Even the largest mean effect lies under the floor. It is at "
+            : under == count               ? "The mean effect lies under the floor, at "
+            : d->cells > 1                 ? "The effect is largest at "
+                                           : "The effect was measured at ",
+            place(d, d->peak).text, groups[0].text.text, count > 1 ? "; " : "", groups[1].text.text, changed, n, plural(n));
+    for (size_t k = 0; k < count; k++)
+        if (groups[k].under)
+            caveat(out, "%s's mean is at or under its floor of %s nats: rounding to bf16 alone would change the predictions as much.",
+                   groups[k].name, number(groups[k].floor).text);
+    if (!with)
+        caveat(out, "The floor was not measured, so it is not known whether bf16 rounding alone would change the predictions as much.");
     if (d->cells > 1)
         caveat(out, "This was chosen as the largest of %zu %s on these same samples, so its numbers flatter it.", d->cells, searched(d));
     if (d->cells > 1 && d->cells * d->n <= MAX_CHOICE) KS_TRY(about_choice(out, d));
     if (d->na < FEW || (d->nb && d->nb < FEW)) caveat(out, "Bootstrap intervals of fewer than %d samples are too narrow.", FEW);
     if (d->zeros)
         caveat(out, "%zu of %zu values of the sweep are exactly 0%s; means include them, logarithms leave them out.", d->zeros, d->values,
-               d->nothing ? ": causality left no edge to remove, or no way to the last position" : "");
+               !strcmp(s->kind, "knockout") ? ": causality leaves no edge to remove there, or no way to the position that is measured"
+                                            : "");
 done:
     return rc;
 }
 
-/* KL - floor over all samples, in every cell. */
-static int about_floor(ks_findings *out, const data *d)
+/* A group's KL - floor in every cell. */
+static int about_floor(ks_findings *out, const data *d, int k)
 {
     int rc = KS_OK;
-    double *v = NULL, *t = NULL, *p = NULL;
+    double *v = NULL, *t = NULL, *p = NULL; /* [cells, n of the group], [cells] */
     ks_max_t m;
-    size_t with = 0, count;
-    KS_NEW(v, d->cells * d->n);
+    const size_t from = k ? d->na : 0, n = k ? d->nb : d->na;
+    size_t with = 0, above, below;
+    for (size_t i = from; i < from + n; i++) with += !isnan(d->floor[i]);
+    if (with < 2 || d->cells > MAX_CELLS) goto done;
+    KS_NEW(v, d->cells * n);
     KS_NEW(t, d->cells);
     KS_NEW(p, d->cells);
-    for (size_t i = 0; i < d->n; i++) with += !isnan(d->floor[i]);
-    if (with < 2 || d->cells > MAX_CELLS) goto done;
-    for (size_t i = 0; i < d->cells * d->n; i++) v[i] = d->kl[i] - d->floor[i % d->n];
-    const ks_resample how = how_many(d, d->n < 40 ? (uint64_t)1 << d->n : UINT64_MAX);
-    KS_TRY(ks_max_t_pairs(&m, t, p, v, d->cells, d->n, &how));
+    for (size_t c = 0; c < d->cells; c++)
+        for (size_t i = 0; i < n; i++) v[c * n + i] = d->kl[c * d->n + from + i] - d->floor[from + i];
+    const ks_resample how = how_many(d, n < 40 ? (uint64_t)1 << n : UINT64_MAX);
+    KS_TRY(ks_max_t_pairs(&m, t, p, v, d->cells, n, &how));
     if (m.why) goto done;
-    const words where = named(d, p, t, 1, &count);
+    const words where = named(d, p, t, 1, &above);
+    (void)named(d, p, t, -1, &below);
     const double least = 2 / pow(2, (double)with);
-    if (count)
-        finding(out,
-                "The effect is above the floor in %zu of %zu %s%s (KL minus floor over %zu samples, sign permutation with max-T "
-                "correction over all %s, adjusted p at most 0.05; %s).",
-                count, m.cells, searched(d), where.text, with, searched(d), splits_words(&m).text);
-    else
-        finding(out,
-                "In none of %zu %s is the mean effect shown to be above the floor (KL minus floor over %zu samples, sign permutation with "
-                "max-T correction over all %s; smallest adjusted %s; %s).",
-                m.cells, searched(d), with, searched(d), p_words(p[smallest(p, d->cells)]).text, splits_words(&m).text);
-    if (!count && least > ALPHA)
+    if (above)
+        finding(out, "%s: the mean effect is above the floor in %zu of %zu %s%s", group_name(d, k), above, m.cells, searched(d),
+                where.text);
+    else finding(out, "%s: the mean effect is not shown to be above the floor in any of %zu %s", group_name(d, k), m.cells, searched(d));
+    finding_more(out,
+                 ", and shown to be below it in %zu (KL minus floor over %zu samples, sign permutation%s, adjusted p at most 0.05; %s).",
+                 below, with, m.cells > 1 ? " with max-T correction over all of them" : "", splits_words(&m).text);
+    if (least > ALPHA)
         caveat(out, "With %zu samples no such p can be below %s: this test could not have shown it.", with, number(least).text);
-    caveat(out, "The test takes KL minus floor to be symmetric about 0 where there is no effect beyond the floor.");
+    caveat(out, "The test takes KL minus floor to be symmetric about 0 where the mean is at the floor.");
 done:
     free(v);
     free(t);
@@ -529,9 +567,9 @@ static int about_groups(ks_findings *out, const data *d)
     }
     if (fa && !g.censored.why)
         caveat(out, "With values under the floor taken as only \"at most the floor\": Gehan's test %s.", p_words(g.censored.p).text);
-    KS_TRY(about_buried(out, d, cell));
+    if (count) KS_TRY(about_buried(out, d, cell));
     if (count && !isnan(g.ratio.interval.low) && d->cells > 1)
-        caveat(out, "Ratio and g were read at the clearest of %zu %s, so they are larger than in new samples.", d->cells, searched(d));
+        caveat(out, "Ratio and g were read at the clearest of %zu %s, so they flatter the difference.", m.cells, searched(d));
 done:
     free(t);
     free(p);
@@ -764,7 +802,7 @@ int ks_findings_sweep(ks_findings *out, const ks_view *v)
     }
     KS_TRY(about_size(out, &d));
     if (d.zeros < d.values) {
-        KS_TRY(about_floor(out, &d));
+        for (int k = 0; k < 2 && group_name(&d, k); k++) KS_TRY(about_floor(out, &d, k));
         KS_TRY(about_groups(out, &d));
         KS_TRY(about_values(out, &d));
         KS_TRY(about_parts(out, &d));

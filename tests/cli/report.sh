@@ -64,7 +64,7 @@ if /usr/bin/python3 -c 'import h5py, numpy' 2>/dev/null; then
         /usr/bin/python3 "$here/report_files.py" $kind "$work/$kind.h5" || fail "report_files.py $kind"
     done
     differ="+a_test and b_test differ in 1 of 6 layers: layer 2 (permutation test of Welch's t, max-T correction"
-    says effect "$differ" "+a_test has the larger mean" "-No difference" "+these same samples"
+    says effect "$differ" "+b_test: the mean effect is above the floor in 6 of 6 layers, and shown to be below it in 0" "+a_test has the larger mean" "-No difference" "+these same samples"
     says null "+No difference between a_test and b_test is shown in any of 6 layers" "+That is no evidence that the groups are equal" \
         "+A new study would need" "- differ in "
     says zeros "+Nothing changed: KL is exactly 0 in all 120 values" "- differ in " "-larger" "-above the floor in"
@@ -72,8 +72,8 @@ if /usr/bin/python3 -c 'import h5py, numpy' 2>/dev/null; then
     says one "+There is one group (a_test)" "- differ in " "-No difference between"
     says ids "+given as ids" "+60 61 62"
     says few "+this test could not have shown a difference" "+fewer than 5 samples" "- differ in "
-    says buried "+Even the largest mean effect lies under the floor" "+In none of 6 layers is the mean effect shown to be above the floor" \
-        "-The effect is above the floor"
+    says buried "+Even the largest mean effect lies under the floor" "+a_test: the mean effect is not shown to be above the floor in any of 6 layers, and shown to be below it in 6" \
+        "+b_test's mean is at or under its floor of 10 nats" "-the mean effect is above the floor"
     says triangle "+chosen as the largest of 465 windows"
     says hostile "+differ in 1 of 6 layers" "+[U+202E]evil[U+2028]" "+<script>alert(1)</script>"
     grep -q 'sample0' "$work/null.html" || fail "the samples are missing"
