@@ -41,6 +41,13 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+/* "smollm2", and with several files "smollm2 of x.h5". */
+static void print_model(const page *p, const ks_study *study, const ks_study_model *m)
+{
+    if (p->n > 1) ks_report_text(p->out, "%s of %s", m->name, base_name(study->path));
+    else ks_print_html(p->out, m->name);
+}
+
 /* ---- the counts that say whether all is there ---- */
 
 typedef struct tally {
@@ -161,8 +168,8 @@ static int asked_model(page *p, const ks_study *study, const ks_study_model *m)
     bool floor = false;
     KS_TRY(ks_groups_choose(&g, m, p->opt));
     for (size_t i = 0; i < m->S; i++) floor |= !isnan(m->floor[i]);
-    fputs("<h3>", p->out);
-    ks_report_text(p->out, "Model %s", m->name);
+    fputs("<h3>Model ", p->out);
+    print_model(p, study, m);
     fputs("</h3>\n<dl class=\"facts\">\n", p->out);
     fprintf(p->out, "<dt>size</dt><dd>%d layers of %d heads</dd>\n<dt>marker</dt><dd>", (int)m->n_layers, (int)m->n_heads);
     ks_print_html(p->out, *study->marker ? study->marker : "not in the file");
@@ -236,7 +243,8 @@ static int found_sweep(page *p, const ks_view *v, size_t *tests)
     ks_findings f = {0};
     KS_TRY(ks_findings_sweep(&f, v));
     fputs("<h3>", p->out);
-    ks_report_text(p->out, "%s, sweep %s: %s of %s", v->m->name, v->s->name, v->s->kind, v->s->edges);
+    print_model(p, v->study, v->m);
+    ks_report_text(p->out, ", sweep %s: %s of %s", v->s->name, v->s->kind, v->s->edges);
     fputs("</h3>\n<ul class=\"findings\">\n", p->out);
     for (size_t i = 0; i < f.n; i++) {
         fprintf(p->out, "<li%s><p>%s", f.v[i].warning ? " class=\"warning\"" : "", f.v[i].warning ? "<strong>" : "");
@@ -345,8 +353,8 @@ static int print_samples(page *p)
             const ks_study_model *m = &p->studies[f]->models[i];
             if (!ks_chosen_model(p->opt, m)) continue;
             KS_TRY(ks_groups_choose(&g, m, p->opt));
-            fputs("<h3>", p->out);
-            ks_report_text(p->out, "Model %s", m->name);
+            fputs("<h3>Model ", p->out);
+            print_model(p, p->studies[f], m);
             fputs("</h3>\n", p->out);
             KS_TRY(ks_report_samples(p->out, p->studies[f], m, &g, p->opt));
             ks_groups_free(&g);

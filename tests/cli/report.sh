@@ -84,7 +84,7 @@ if /usr/bin/python3 -c 'import h5py, numpy' 2>/dev/null; then
     [ ! -e "$work/cut.html" ] || fail "a damaged file left a page"
     # Two files in one page.
     "$s" report "$work/effect.h5" "$work/box.h5" --output "$work/two.html" >/dev/null || fail "report of two files"
-    python3 "$here/check_report.py" "$work/two.html" "$differ" "+Windows against the sum" || failed=1
+    python3 "$here/check_report.py" "$work/two.html" "$differ" "+Windows against the sum" "+made of effect.h5, sweep layers" || failed=1
 else
     echo "python3-h5py is not there: files of known truth were not tested"
 fi
