@@ -206,7 +206,7 @@ static int act_out_on_gpus(const ks_task *t, const ks_config *cfg, plan_facts *f
     const ks_plan *p = t->plan;
     f->model.arch = t->problem.arch;
     f->model.precision = cfg->precision;
-    f->model.streamed = ks_weights_any(t->streamed);
+    f->model.streamed = t->streamed;
     f->service.root_loss = 0; /* root's GPU goes on while root serves */
     KS_TRY(ks_gpu_forecast_new(&f->on_gpu, &f->model, &t->problem, p->units, p->n_units, t->budget, p->ranks, &f->service));
     f->forecast = f->on_gpu->forecast;
@@ -267,7 +267,7 @@ static int add_device(cJSON *o, const ks_task *t, const plan_facts *f)
     const double seconds = f->forecast->seconds > 0 ? f->forecast->seconds : 1;
     cJSON *d = cJSON_AddObjectToObject(o, "device");
     KS_REQUIRE(d && cJSON_AddStringToObject(d, "name", f->model.gpu->name) &&
-                   cJSON_AddStringToObject(d, "weights", f->model.streamed ? "streamed" : "resident"),
+                   cJSON_AddStringToObject(d, "weights", ks_weights_any(f->model.streamed) ? "streamed" : "resident"),
                KS_EMACHINE, "out of memory");
     KS_TRY(add_number(d, "memory_bytes", (double)f->model.gpu->memory));
     KS_TRY(add_number(d, "seconds", g->all.seconds));

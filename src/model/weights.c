@@ -101,7 +101,7 @@ static int32_t streamed_before(int32_t l, int32_t n, int32_t L)
     return (int32_t)((int64_t)l * n / L);
 }
 
-static bool layer_is_streamed(ks_streamed s, int32_t l, int32_t L)
+bool ks_weights_streams(ks_streamed s, int32_t l, int32_t L)
 {
     return streamed_before(l, s.layers, L) < streamed_before(l + 1, s.layers, L);
 }
@@ -148,7 +148,7 @@ int64_t ks_weights_predict(const ks_model *m, ks_streamed streamed, bool device)
     const int64_t block_rows = head_rows(m, &slot_bytes);
     if (ks_weights_any(s)) bytes += KS_RING_SLOTS * slot_bytes;
     for (int32_t l = 0; l < L; l++)
-        if (!layer_is_streamed(s, l, L)) bytes += layer_bytes(m, l);
+        if (!ks_weights_streams(s, l, L)) bytes += layer_bytes(m, l);
     if (!s.head) bytes += aligned(tensor_bytes(&head));
     if (device) bytes += vector_bytes(m) + widened_bytes(m, block_rows);
     /* Pages of the embedding become part of the process, and are given back only where all is streamed. */
@@ -186,7 +186,7 @@ int32_t ks_weights_items(const ks_weights *w)
 
 bool ks_weights_stay(const ks_weights *w, int32_t item)
 {
-    return item < w->L ? !layer_is_streamed(w->streamed, item, w->L) : !w->streamed.head;
+    return item < w->L ? !ks_weights_streams(w->streamed, item, w->L) : !w->streamed.head;
 }
 
 void *ks_weights_buffers(const ks_weights *w, size_t *bytes)

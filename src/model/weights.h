@@ -28,6 +28,7 @@ typedef struct ks_streamed {
 #define KS_ALL_RESIDENT ((ks_streamed){0, false})
 #define KS_ALL_STREAMED ((ks_streamed){INT32_MAX, true})
 bool ks_weights_any(ks_streamed s); /* anything is streamed */
+bool ks_weights_streams(ks_streamed s, int32_t layer, int32_t L);
 
 /* m must outlive *out. */
 int ks_weights_open(ks_weights **out, const ks_model *m, ks_streamed streamed);

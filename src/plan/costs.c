@@ -45,15 +45,16 @@ double ks_cost_speed(const ks_cost_model *m)
     return KS_SHARE_PRODUCTS * ks_cost_peak(m) / effect_parts(m);
 }
 
-/* Bytes of a number of a product's operand (bf16 parts, or fp32), and of a weight on the GPU: f16 is widened there. */
+/* Bytes of a number of a product's operand (bf16 parts, or fp32). */
 static double operand_bytes(const ks_cost_model *m, int parts)
 {
     return tensor_cores(m) ? 2.0 * parts : 4.0;
 }
 
+/* Bytes that a product moves for a weight: f16 is widened first, which reads 2 and writes 4. */
 static double weight_bytes(const ks_cost_model *m)
 {
-    return tensor_cores(m) ? 2.0 : 4.0;
+    return m->arch->dtype == KS_BF16 ? 2.0 : m->arch->dtype == KS_F16 ? 10.0 : 4.0;
 }
 
 static void spend(ks_cost *c, int part, int bound, double seconds)
@@ -126,14 +127,14 @@ static void trunk_layer(ks_cost *c, const ks_cost_model *m, const ks_pass_work *
     attention(c, m, 1, 2 * s.Q * r->pairs, 4 * (N * (s.Q + 2 * s.KV) + (double)w->size.logp) + N * s.Q * ob);
     product(c, m, KS_COST_PRODUCTS, parts, 1, n, s.Q, s.D);
     if (a->o_bias) traffic(c, m, 1, 8 * n * s.D);
-    traffic(c, m, 4, 2 * (8 * N + 12 * n) * s.D); /* h1 and h2: copied, added to */
-    traffic(c, m, 1, n * s.D * (4 + ob));         /* norm */
+    traffic(c, m, 2, 2 * 12 * n * s.D);   /* h1 and h2 */
+    traffic(c, m, 1, n * s.D * (4 + ob)); /* norm */
     product(c, m, KS_COST_PRODUCTS, parts, 1, n, s.D, s.F);
     if (a->gated) product(c, m, KS_COST_PRODUCTS, parts, 1, n, s.D, s.F);
     if (a->mlp_bias) traffic(c, m, a->gated ? 3 : 2, 8 * n * ((a->gated ? 2 : 1) * s.F + s.D));
     traffic(c, m, 1, n * s.F * ((a->gated ? 8 : 4) + ob)); /* activation */
     product(c, m, KS_COST_PRODUCTS, parts, 1, n, s.F, s.D);
-    spend(c, KS_COST_LAUNCHES, KS_BY_LATENCY, w->strengths * (KS_LAUNCH_SECONDS + KS_WAIT_SECONDS));
+    if (w->size.strengths) launches(c, 1);
 }
 
 /* engine.c: branch_layer, over all chunks, and fork_branches. */
@@ -191,20 +192,22 @@ void ks_cost_pass(ks_cost *c, const ks_cost_model *m, const ks_pass_work *w, boo
 {
     const sizes s = sizes_of(m->arch);
     const double layer = 2 * s.D * (s.Q + s.KV) + (m->arch->gated ? 3 : 2) * s.D * s.F;
+    double before = c->seconds; /* of what has been computed since the last copy */
     for (int32_t l = 0; l < m->arch->L; l++) {
-        const double before = c->seconds;
         trunk_layer(c, m, w, l);
         effects_layer(c, m, w, l);
-        if (cold || m->streamed) copy(c, m, layer, before);
+        if (!cold && !ks_weights_streams(m->streamed, l, m->arch->L)) continue;
+        copy(c, m, layer, before);
+        before = c->seconds;
     }
     /* A streamed head is copied for the trunk's rows and for every chunk of measured rows. */
     const double chunks = ceil_div((double)w->size.measured_rows, (double)w->size.measure_chunk);
-    double before = c->seconds;
+    before = c->seconds;
     head(c, m, 1, (double)w->size.base_rows, 8, KS_MEASURE_FLOPS / 3); /* logits, read twice */
-    if (cold || m->streamed) copy(c, m, s.D * s.V, before);
+    if (cold || m->streamed.head) copy(c, m, s.D * s.V, before);
     before = c->seconds;
     head(c, m, chunks, (double)w->size.measured_rows, 24, KS_MEASURE_FLOPS); /* logits and their changes, read three times */
-    if (m->streamed) copy(c, m, chunks * s.D * s.V, before);
+    if (m->streamed.head) copy(c, m, chunks * s.D * s.V, before);
 }
 
 /* ---- the work of a pass ---- */
@@ -235,7 +238,6 @@ void ks_pass_work_clear(ks_pass_work *w, const ks_arch *arch)
     memset(w->trunk, 0, (size_t)arch->L * sizeof *w->trunk);
     memset(w->effects, 0, (size_t)arch->L * sizeof *w->effects);
     w->size = (ks_pass_size){0};
-    w->strengths = 0;
 }
 
 int ks_pass_work_add(ks_pass_work *w, const ks_problem *problem, const ks_unit *u)
@@ -246,7 +248,6 @@ int ks_pass_work_add(ks_pass_work *w, const ks_problem *problem, const ks_unit *
     ks_walk *walk = NULL;
     ks_pass_size_add(&w->size, problem, u);
     ks_trunk_rows(g, u->all_positions ? g->T : 1, w->trunk);
-    w->strengths += u->first;
     KS_TRY(ks_unit_branches(&branches, problem, u));
     KS_TRY(ks_walk_new(&walk, g));
     for (size_t i = 0; i < branches->n; i++) {

@@ -5,6 +5,7 @@
 #ifndef KS_PLAN_COSTS_H
 #define KS_PLAN_COSTS_H
 
+#include "model/weights.h"
 #include "plan/devices.h"
 #include "plan/forecast.h"
 
@@ -26,16 +27,15 @@ extern const char *const ks_cost_parts[], *const ks_cost_bounds[]; /* their name
 
 typedef struct ks_cost_model {
     const ks_gpu_facts *gpu;
-    const ks_arch *arch; /* dtype: of the weights */
-    int precision;       /* KS_PRECISION_* of the effects */
-    bool streamed;       /* weights come from the host in every pass, not in a rank's first alone */
+    const ks_arch *arch;  /* dtype: of the weights */
+    int precision;        /* KS_PRECISION_* of the effects */
+    ks_streamed streamed; /* weights that come from the host in every pass, not in a rank's first alone */
 } ks_cost_model;
 
 /* What a pass computes. */
 typedef struct ks_pass_work {
     ks_pass_size size;
     ks_layer_rows *trunk, *effects; /* [L] */
-    double strengths;               /* units that report attention strengths, each layer's */
 } ks_pass_work;
 
 typedef struct ks_cost {

@@ -100,7 +100,7 @@ static void an_example_by_hand(void **state)
 {
     (void)state;
     const ks_arch a = big_arch();
-    ks_cost_model m = {gpu("h200"), &a, KS_PRECISION_FULL, false};
+    ks_cost_model m = {gpu("h200"), &a, KS_PRECISION_FULL, KS_ALL_RESIDENT};
     const double flops = 1.3050576896e15;
     ks_cost c = effects(&m, 1e5);
     sums_hold(&c);
@@ -124,7 +124,7 @@ static void limits_hold(void **state)
     (void)state;
     ks_arch a = big_arch();
     for (const ks_gpu_facts *g = ks_gpus; g->name; g++) {
-        ks_cost_model m = {g, &a, KS_PRECISION_FULL, false};
+        ks_cost_model m = {g, &a, KS_PRECISION_FULL, KS_ALL_RESIDENT};
         const ks_cost one = effects(&m, 2e5), two = effects(&m, 4e5);
         assert_true(one.bound[KS_BY_ARITHMETIC] > 0.5 * one.seconds);
         close_to(two.seconds, 2 * one.seconds, 1e-9);
@@ -150,18 +150,23 @@ static void copies_hide_behind_computing(void **state)
 {
     (void)state;
     const ks_arch a = big_arch();
-    ks_cost_model m = {gpu("h100"), &a, KS_PRECISION_FULL, false};
+    ks_cost_model m = {gpu("h100"), &a, KS_PRECISION_FULL, KS_ALL_RESIDENT};
     const double layer = 2 * 233046016.0, head = 2 * 3584.0 * 152064, link = 0.80 * 64e9;
     for (double rows = 1; rows < 1e6; rows *= 10) {
-        m.streamed = false;
+        m.streamed = KS_ALL_RESIDENT;
         const ks_cost resident = effects(&m, rows);
-        m.streamed = true;
+        m.streamed = KS_ALL_STREAMED;
         const ks_cost streamed = effects(&m, rows);
         sums_hold(&streamed);
         close_to(streamed.copied, L * layer + head, 1e-12);
         close_to(resident.copied + 1, 1, 0);
         /* All layers alike: the longer of the two, and the head's copy, beside which nothing is computed here. */
         close_to(streamed.seconds, fmax(resident.seconds, L * layer / link) + head / link, 1e-9);
+        /* Every other layer: each copy has the time of two. */
+        m.streamed = (ks_streamed){L / 2, false};
+        const ks_cost half = effects(&m, rows);
+        close_to(half.copied, L / 2 * layer, 1e-12);
+        close_to(half.seconds, fmax(resident.seconds, L / 2 * layer / link), 1e-9);
     }
 }
 
@@ -222,7 +227,7 @@ static void rows_are_the_plans(void **state)
             }
         close_to(flops, p->flops, 1e-12);
         assert_true(k % 2 ? copied > 0 : copied == 0);
-        assert_true(w->strengths == SAMPLES);
+        assert_true(w->size.strengths == SAMPLES);
         ks_pass_work_clear(w, &f.arch);
         assert_true(w->size.trunk_rows == 0 && w->effects[0].in == 0 && w->trunk[SMALL_L - 1].out == 0);
         ks_pass_work_free(w);
@@ -237,7 +242,7 @@ static void a_sweep_is_acted_out(void **state)
     fixture f;
     const ks_service service = {.root_pass = 5e-5, .root_cell = 1e-6, .reply = 2e-3, .max_seconds = 20};
     open_fixture(&f, KS_WINDOWS_ALL, KS_POSITIONS_LAST);
-    const ks_cost_model m = {gpu("l4"), &f.arch, KS_PRECISION_FULL, false};
+    const ks_cost_model m = {gpu("l4"), &f.arch, KS_PRECISION_FULL, KS_ALL_RESIDENT};
     double alone = 0;
     for (int ranks = 1; ranks <= 3; ranks++)
         for (int tight = 0; tight < 2; tight++) {
