@@ -121,30 +121,36 @@ done:
     return rc;
 }
 
-/* Weights are resident where all fit and leave room for arrays, else sharded where that does. Else they are streamed, and arrays come
- * first: with A bytes of arrays in all, W of weights, B of memory and x resident, A/(B - x) passes read (W - x) each, which grows with x
- * where W > B. So weights get only what no pass could use. */
+/* Weights are resident where all fit and leave room for arrays, else sharded where that does. Else layers are streamed, and of them arrays
+ * come first: with A bytes of arrays in all, W of layers, B of memory and x resident, A/(B - x) passes read (W - x) each, which grows with
+ * x where W > B. So layers get only what no pass could use. The head comes before arrays: a pass needs it for the trunk and for each chunk
+ * of measured rows, of which there may be hundreds. */
 int ks_task_plan(ks_task *t, int ranks, const ks_memory *memory)
 {
     int rc = KS_OK;
+    const ks_streamed layers = {INT32_MAX, false};
     const int64_t room = memory->bytes - memory->own, all = ks_weights_predict(t->model, KS_ALL_RESIDENT, memory->device);
     const bool automatic = t->weights == KS_SOURCE_AUTO || (t->weights == KS_SOURCE_SHARDED && !memory->shards);
-    bool resident = t->weights == KS_SOURCE_RESIDENT || (automatic && all <= room / 10 * 7);
+    const bool resident = t->weights == KS_SOURCE_RESIDENT || (automatic && all <= room / 10 * 7);
     t->sharded = memory->shards && (t->weights == KS_SOURCE_SHARDED ||
                                     (automatic && !resident && ks_weights_predict_shard(t->model, memory->shards) <= room / 10 * 7));
     t->problem.done = t->done;
     t->problem.baseline_done = t->baseline_done;
-    t->streamed = resident || t->sharded ? KS_ALL_RESIDENT : KS_ALL_STREAMED;
+    t->streamed = resident || t->sharded ? KS_ALL_RESIDENT : automatic ? layers : KS_ALL_STREAMED;
     rc = plan_with(t, ranks, memory);
-    if (rc && automatic && (resident || t->sharded)) { /* arrays do not fit beside them */
-        resident = t->sharded = false;
-        t->streamed = KS_ALL_STREAMED;
+    if (!automatic) goto done;
+    if (rc && (resident || t->sharded)) { /* arrays do not fit beside them */
+        t->sharded = false;
+        t->streamed = layers;
         rc = plan_with(t, ranks, memory);
     }
-    if (rc || resident || t->sharded || !automatic) goto done;
-    const int64_t arrays = wanted_bytes(t, ranks) * 5 / 4;
-    const ks_streamed less = ks_weights_choose(t->model, room - arrays, memory->device);
-    if (less.head && less.layers == t->problem.arch->L) goto done;
+    if (rc) {
+        t->streamed = KS_ALL_STREAMED;
+        KS_TRY(plan_with(t, ranks, memory));
+    }
+    if (t->sharded || !ks_weights_any(t->streamed) || t->streamed.head) goto done;
+    const ks_streamed less = ks_weights_choose(t->model, room - wanted_bytes(t, ranks) * 5 / 4, memory->device);
+    if (less.head || less.layers == t->problem.arch->L) goto done;
     t->streamed = less;
     KS_TRY(plan_with(t, ranks, memory));
 done:
