@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that kosweep needs and that are not there yet.
-# Usage: launch/install-packages.sh [tests] [lint]   "tests" adds what only the tests need, "lint" what tests/lint.sh needs.
+# Usage: launch/install-packages.sh [tests] [more] [lint]   "tests" adds what only the tests need, "more" what some of them use where it is
+# there, "lint" what tests/lint.sh needs.
 set -euo pipefail
 packages=(gcc make cmake pkg-config libc6-dev libopenmpi-dev openmpi-bin libhdf5-dev libcjson-dev libgsl-dev libcairo2-dev libpcre2-dev libutf8proc-dev)
 for part in "$@"; do
     case $part in
     tests) packages+=(g++ libcmocka-dev python3 python3-numpy python3-h5py slurm-wlm munge tidy) ;;
+    more) packages+=(chromium python3-pandas python3-xarray) ;;
     lint) packages+=(clang clang-format clang-tidy shellcheck) ;;
     *)
-        echo "install-packages.sh: tests or lint expected, found $part" >&2
+        echo "install-packages.sh: tests, more or lint expected, found $part" >&2
         exit 2
         ;;
     esac

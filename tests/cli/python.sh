@@ -7,7 +7,7 @@ trap 'rm -rf "$work"' EXIT
 python=${KS_PYTHON:-/usr/bin/python3}
 if ! "$python" -c 'import h5py, pandas, xarray' 2>/dev/null; then
     echo "$python lacks h5py, xarray or pandas: docs/python.md was not tested"
-    exit 0
+    exit 77
 fi
 "$KOSWEEP" run --model "$KS_ROOT/models/box" --corpus "$KS_ROOT/corpus/attention_samples_universal.json" --groups python_doctest,rust_test \
     --scan-layers --backend cpu --threads 1 --quiet --output "$work/results.h5" >/dev/null
