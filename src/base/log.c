@@ -3,12 +3,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 static int max_level = KS_LOG_INFO;
 static int log_rank = -1;
 static int progress_shown = 0; /* on the terminal */
+static char last_error[4096];  /* guarded by stderr's lock */
 static double plain_since = 0; /* seconds, of the last plain line or the first call */
 
 void ks_log_set_level(int level)
@@ -33,7 +35,7 @@ void ks_log(int level, const char *format, ...)
     if (level > max_level || (log_rank > 0 && level > KS_LOG_WARN)) return;
 
     /* One write per line, so that lines of different ranks do not mix. */
-    char line[4096];
+    char line[sizeof last_error] = "";
     int n = log_rank > 0 ? snprintf(line, sizeof line, "[rank %d] ", log_rank) : 0;
     n += snprintf(line + n, sizeof line - (size_t)n, "kosweep: %s", prefix[level]);
     va_list args;
@@ -41,8 +43,11 @@ void ks_log(int level, const char *format, ...)
     vsnprintf(line + n, sizeof line - (size_t)n, format, args);
     va_end(args);
     flockfile(stderr);
-    clear_progress();
-    fprintf(stderr, "%s\n", line);
+    if (level != KS_LOG_ERROR || strcmp(line, last_error)) {
+        clear_progress();
+        fprintf(stderr, "%s\n", line);
+    }
+    if (level == KS_LOG_ERROR) memcpy(last_error, line, sizeof line);
     funlockfile(stderr);
 }
 

@@ -10,6 +10,7 @@ void ks_log_set_level(int level);
 /* Rank that is put in front of every line ("[rank 3] "); -1, the default, for none. Ranks other than 0 print only warnings and errors. */
 void ks_log_set_rank(int rank);
 
+/* The same error twice in a row is said once: two threads may see the end of a rank. */
 void ks_log(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Progress, called as often as one likes: on a terminal a line that overwrites itself, elsewhere one plain line a minute (or every

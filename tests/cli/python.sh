@@ -18,7 +18,7 @@ cat >>"$work/page.py" <<'PY'
 # ---- the test ----
 import pandas as pd
 
-cells = pd.read_csv("cells.csv")
+cells = pd.read_csv("cells.csv", float_precision="round_trip")
 assert len(table) == len(cells) == 120 and set(curves.dims) == {"group", "window"}
 both = table.merge(cells, on=["layer_start", "sample"], suffixes=("", "_csv"))
 assert len(both) == 120
