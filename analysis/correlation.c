@@ -31,23 +31,12 @@ typedef struct cloud {
     double *concordant, *untied_x, *untied_y; /* [k, k] sums over pairs of points of two clusters; NULL without tau */
 } cloud;
 
-typedef struct place {
-    double v;
-    size_t at;
-} place;
-
-static int by_value(const void *a, const void *b)
-{
-    return ks_ascending(&((const place *)a)->v, &((const place *)b)->v);
-}
-
 static int rank_order(by_rank *out, const double *v, size_t n)
 {
     int rc = KS_OK;
-    place *p = NULL;
+    ks_ranked *p = NULL;
     KS_NEW(p, n);
-    for (size_t i = 0; i < n; i++) p[i] = (place){v[i], i};
-    qsort(p, n, sizeof *p, by_value);
+    ks_rank(p, v, n);
     for (size_t i = 0; i < n; i++) out[i] = (by_rank){p[i].at, i == 0 || p[i].v != p[i - 1].v};
 done:
     free(p);

@@ -10,32 +10,18 @@
 
 /* ---- corrections of p values ---- */
 
-typedef struct place {
-    double p;
-    size_t at;
-} place;
-
-static int by_p(const void *a, const void *b)
-{
-    return ks_ascending(&((const place *)a)->p, &((const place *)b)->p);
-}
-
 static int adjust(double *adjusted, const double *p, size_t n, bool holm)
 {
     int rc = KS_OK;
-    place *order = NULL;
-    size_t m = 0;
+    ks_ranked *order = NULL;
     KS_NEW(order, n);
-    for (size_t i = 0; i < n; i++) {
-        if (!isnan(p[i])) order[m++] = (place){p[i], i};
-        adjusted[i] = NAN;
-    }
-    qsort(order, m, sizeof *order, by_p);
+    const size_t m = ks_rank(order, p, n);
+    for (size_t i = 0; i < n; i++) adjusted[i] = NAN; /* may be p */
     double bound = holm ? 0 : 1;
     for (size_t k = 0; k < m; k++) {
         const size_t i = holm ? k : m - 1 - k;
-        if (holm) bound = fmax(bound, fmin(1, (double)(m - i) * order[i].p));
-        else bound = fmin(bound, (double)m * order[i].p / (double)(i + 1));
+        if (holm) bound = fmax(bound, fmin(1, (double)(m - i) * order[i].v));
+        else bound = fmin(bound, (double)m * order[i].v / (double)(i + 1));
         adjusted[order[i].at] = bound;
     }
 done:

@@ -11,23 +11,12 @@
 #define MOST_SPLITS ((uint64_t)1 << 62)
 #define MOST_STEPS 2e8 /* additions of a count: below a second */
 
-typedef struct place {
-    double v;
-    size_t at;
-} place;
-
-static int by_value(const void *a, const void *b)
-{
-    return ks_ascending(&((const place *)a)->v, &((const place *)b)->v);
-}
-
 int ks_midranks(int64_t *twice, const double *v, size_t n)
 {
     int rc = KS_OK;
-    place *order = NULL;
+    ks_ranked *order = NULL;
     KS_NEW(order, n);
-    for (size_t i = 0; i < n; i++) order[i] = (place){v[i], i};
-    qsort(order, n, sizeof *order, by_value);
+    ks_rank(order, v, n);
     for (size_t i = 0, end; i < n; i = end) {
         for (end = i + 1; end < n && order[end].v == order[i].v;) end++;
         for (size_t k = i; k < end; k++) twice[order[k].at] = (int64_t)(i + 1 + end);

@@ -14,6 +14,15 @@ int ks_ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+size_t ks_rank(ks_ranked *out, const double *v, size_t n)
+{
+    size_t m = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!isnan(v[i])) out[m++] = (ks_ranked){v[i], i};
+    qsort(out, m, sizeof *out, ks_ascending); /* v comes first */
+    return m;
+}
+
 size_t ks_present(double *out, const double *v, size_t n, int *finite)
 {
     size_t kept = 0;

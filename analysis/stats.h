@@ -73,6 +73,14 @@ double ks_quantile_sorted(const double *v, size_t n, double p);
 /* Ascending, for qsort of doubles without NaN. */
 int ks_ascending(const void *a, const void *b);
 
+/* A value and its place in the array that it comes from. */
+typedef struct ks_ranked {
+    double v;
+    size_t at;
+} ks_ranked;
+/* The values of v [n] that are not NaN, ascending; returns their number. out: room for n. */
+size_t ks_rank(ks_ranked *out, const double *v, size_t n);
+
 /* The mean of v [n], n > 0, all finite, rounded once (as good as always): what rounding loses of the sum is summed beside it. */
 double ks_mean(const double *v, size_t n);
 

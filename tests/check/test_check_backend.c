@@ -173,21 +173,7 @@ static void any_way_of_weights_gives_the_same_bits(void **state)
 static void nothing_removed_is_exactly_zero(void **state)
 {
     (void)state;
-    fixture f;
-    outcome o;
-    double one = 1;
-    ks_sweep sweeps[] = {
-        {.name = "a", .windows = KS_WINDOWS_ALL, .kind = KS_SCALE, .values = &one, .n_values = 1, .positions = KS_POSITIONS_ALL}};
-    fixture_open(&f, "d_gemma", sweeps, 1, &ks_backend_cuda, &(ks_device_options){.threads = 1});
-    run(&f, 1, true, &o);
-    for (size_t c = 0; c < SAMPLES * o.n_variants; c++) {
-        assert_int_equal(o.cells[c].status, KS_CELL_DONE);
-        assert_true(o.cells[c].kl == 0 && o.cells[c].kl_reverse == 0 && o.cells[c].js == 0 && o.cells[c].tv == 0);
-        assert_true(o.cells[c].dlogit_top == 0 && o.cells[c].top_changed == 0);
-        assert_true(o.cells[c].p_top == o.baselines[c / o.n_variants].top_p[0]);
-    }
-    outcome_free(&o);
-    fixture_close(&f);
+    assert_nothing_removed_is_zero(&ks_backend_cuda, &(ks_device_options){.threads = 1});
 }
 
 int main(void)

@@ -1,11 +1,11 @@
 /* The products of gpu.h: a row's bits do not depend on how many rows there are, on its place among them, on where in memory they lie, nor
- * on whether a head comes whole or in blocks; and the sums are those of the operands as they are. For every matrix of the models of this
- * table and of tests/goldens: on a GPU at their sizes, on the check GPU, which computes as the CPU does, at smaller ones. */
+ * on whether a head comes whole or in blocks; and the sums are those of the operands as they are. For every matrix of the models of
+ * shapes.h and of tests/goldens: on a GPU at their sizes, on the check GPU, which computes as the CPU does, at smaller ones. */
 #include "base/dtype.h"
 #include "base/error.h"
 #include "check/device.h"
+#include "check/shapes.h"
 #include "check/tolerances.h"
-#include "model/arch.h"
 #include "support/numbers.h"
 #include "support/sweeps.h"
 
@@ -18,17 +18,7 @@ enum { SMALLER_N = 64, SMALLER_K = 16, ROWS = 150, BLOCK = 100003 };
 enum { SMALLER_N = 1, SMALLER_K = 1, ROWS = 6000, BLOCK = 1000003 };
 #endif
 
-static const struct {
-    const char *name;
-    size_t D, H, G, E, F, V;
-} sizes[] = {
-    {"SmolLM2-135M", 576, 9, 3, 64, 1536, 49152},           {"Qwen2.5-Coder-0.5B", 896, 14, 2, 64, 4864, 151936},
-    {"Qwen2.5-Coder-1.5B", 1536, 12, 2, 128, 8960, 151936}, {"Qwen2.5-Coder-3B", 2048, 16, 2, 128, 11008, 151936},
-    {"Qwen2.5-Coder-7B", 3584, 28, 4, 128, 18944, 152064},  {"Qwen2.5-Coder-32B", 5120, 40, 8, 128, 27648, 152064},
-    {"StarCoder2-3B", 3072, 24, 2, 128, 12288, 49152},      {"CodeGemma-7B", 3072, 16, 16, 256, 24576, 256000},
-    {"Code-LLaMA-7B", 4096, 32, 32, 128, 11008, 32016},     {"Phi-3-mini", 3072, 32, 32, 96, 8192, 32064},
-};
-enum { SIZES = sizeof sizes / sizeof *sizes, MATRICES = 6 * (SIZES + MODELS) };
+enum { SIZES = sizeof shapes / sizeof *shapes, MATRICES = 6 * (SIZES + MODELS) };
 
 /* A matrix [N, K]; ldy > N: a block of a head. */
 typedef struct matrix {
@@ -57,7 +47,8 @@ static size_t matrices_of(matrix *all, size_t n, size_t D, size_t H, size_t G, s
 static size_t all_matrices(matrix *all)
 {
     size_t n = 0;
-    for (size_t i = 0; i < SIZES; i++) n = matrices_of(all, n, sizes[i].D, sizes[i].H, sizes[i].G, sizes[i].E, sizes[i].F, sizes[i].V);
+    for (size_t i = 0; i < SIZES; i++)
+        n = matrices_of(all, n, shapes[i].D, shapes[i].H, shapes[i].G, shapes[i].E, shapes[i].F, shapes[i].V);
     for (size_t i = 0; i < MODELS; i++) {
         char path[200];
         ks_arch *a;

@@ -7,7 +7,7 @@
 extern "C" {
 #include "base/dtype.h"
 #include "compute/backend.h"
-#include "model/arch.h"
+#include "check/shapes.h"
 }
 #include "kernels/launch.h"
 
@@ -27,28 +27,6 @@ extern "C" {
 
 /* What a block may have everywhere: 99 KB of shared memory on sm_86, 89 and 120 (163 on 80, 227 on 90 and 100). */
 enum { THREADS_MOST = 1024, SHARED_MOST = 99 << 10 };
-
-struct family {
-    const char *name;
-    size_t D, H, G, E, F, V;
-    int norm, act, window;
-    bool gate;
-};
-static const family families[] = {
-    {"Qwen2.5-Coder-0.5B", 896, 14, 2, 64, 4864, 151936, KS_NORM_RMS, KS_ACT_SILU, 0, true},
-    {"Qwen2.5-Coder-1.5B", 1536, 12, 2, 128, 8960, 151936, KS_NORM_RMS, KS_ACT_SILU, 0, true},
-    {"Qwen2.5-Coder-3B", 2048, 16, 2, 128, 11008, 151936, KS_NORM_RMS, KS_ACT_SILU, 0, true},
-    {"Qwen2.5-Coder-7B", 3584, 28, 4, 128, 18944, 152064, KS_NORM_RMS, KS_ACT_SILU, 0, true},
-    {"Qwen2.5-Coder-32B", 5120, 40, 8, 128, 27648, 152064, KS_NORM_RMS, KS_ACT_SILU, 0, true},
-    {"StarCoder2-3B", 3072, 24, 2, 128, 12288, 49152, KS_NORM_LAYER, KS_ACT_GELU_TANH, 4096, false},
-    {"CodeGemma-7B", 3072, 16, 16, 256, 24576, 256000, KS_NORM_RMS, KS_ACT_GELU_TANH, 0, true},
-    {"Code-LLaMA-7B", 4096, 32, 32, 128, 11008, 32016, KS_NORM_RMS, KS_ACT_SILU, 0, true},
-    {"Llama-3-8B", 4096, 32, 8, 128, 14336, 128256, KS_NORM_RMS, KS_ACT_SILU, 0, true},
-    {"Mistral-7B", 4096, 32, 8, 128, 14336, 32000, KS_NORM_RMS, KS_ACT_SILU, 4096, true},
-    {"Phi-3-mini", 3072, 32, 32, 96, 8192, 32064, KS_NORM_RMS, KS_ACT_SILU, 2047, true},
-    {"SmolLM2-135M", 576, 9, 3, 64, 1536, 49152, KS_NORM_RMS, KS_ACT_GELU_ERF, 0, true},
-    {"SmolLM2-1.7B", 2048, 32, 32, 64, 8192, 49152, KS_NORM_RMS, KS_ACT_SILU, 0, true},
-};
 
 /* ---- launches ---- */
 
@@ -133,7 +111,7 @@ struct indices : array<int64_t> {
 
 /* ---- operations of rows ---- */
 
-static void rows_of(const family &f, size_t R)
+static void rows_of(const shape &f, size_t R)
 {
     const indices rows(R, R);
     for (int type : {KS_K_BF16, KS_K_F16, KS_K_F32}) {
@@ -191,7 +169,7 @@ static void rows_of(const family &f, size_t R)
 /* ---- attention ---- */
 
 /* S samples of T tokens; branches of n rows each, R rows in all. */
-static void attention_of(const family &f, int32_t T, size_t S, size_t R, int32_t n)
+static void attention_of(const shape &f, int32_t T, size_t S, size_t R, int32_t n)
 {
     const size_t rows = S * (size_t)T, P = (size_t)KS_PADDED(T), branches = R / (size_t)n;
     const int32_t H = (int32_t)f.H, G = (int32_t)f.G, E = (int32_t)f.E;
@@ -231,7 +209,7 @@ static void attention_of(const family &f, int32_t T, size_t S, size_t R, int32_t
 
 /* ---- measures ---- */
 
-static void measures_of(const family &f, size_t R)
+static void measures_of(const shape &f, size_t R)
 {
     const array<float> e(R * f.V), logits(R * f.V);
     const array<ks_baseline_row> base(R);
@@ -254,7 +232,7 @@ static void every_family(void **)
 {
     ks_emu::look = [](const ks_emu::launched &l) { seen.push_back(l); };
     ks_emu::blocks = 1;
-    for (const family &f : families) {
+    for (const shape &f : shapes) {
         of = f.name;
         for (size_t R : {1, 1000, 1000000}) rows_of(f, R);
         for (int32_t T : {20, 300, 4096}) {

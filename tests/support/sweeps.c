@@ -214,3 +214,22 @@ void assert_same_cell(const outcome *one, const outcome *other, size_t c)
     assert_memory_equal(x->top_ids, y->top_ids, sizeof x->top_ids);
     for (size_t t = 0; t < MAX_T; t++) assert_true(same_double(one->kl_positions[c * MAX_T + t], other->kl_positions[c * MAX_T + t]));
 }
+
+void assert_nothing_removed_is_zero(const ks_backend *backend, const ks_device_options *options)
+{
+    fixture f;
+    outcome o;
+    double one = 1;
+    ks_sweep sweeps[] = {
+        {.name = "a", .windows = KS_WINDOWS_ALL, .kind = KS_SCALE, .values = &one, .n_values = 1, .positions = KS_POSITIONS_ALL}};
+    fixture_open(&f, "d_gemma", sweeps, 1, backend, options);
+    run(&f, 1, true, &o);
+    for (size_t c = 0; c < SAMPLES * o.n_variants; c++) {
+        assert_int_equal(o.cells[c].status, KS_CELL_DONE);
+        assert_true(o.cells[c].kl == 0 && o.cells[c].kl_reverse == 0 && o.cells[c].js == 0 && o.cells[c].tv == 0);
+        assert_true(o.cells[c].dlogit_top == 0 && o.cells[c].top_changed == 0);
+        assert_true(o.cells[c].p_top == o.baselines[c / o.n_variants].top_p[0]);
+    }
+    outcome_free(&o);
+    fixture_close(&f);
+}

@@ -57,6 +57,8 @@ void run_plan(const fixture *f, int ranks, int parts, outcome *o);
 void outcome_free(outcome *o);
 
 bool same_double(double x, double y); /* all bits, or both NaN */
+/* A sweep that scales by 1 gives exactly 0 on this backend. */
+void assert_nothing_removed_is_zero(const ks_backend *backend, const ks_device_options *options);
 /* Cell c (sample * n_variants + variant) has been reported by `other` once, with the same bits. */
 void assert_same_cell(const outcome *one, const outcome *other, size_t c);
 
